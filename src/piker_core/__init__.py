@@ -1,0 +1,109 @@
+"""Market-data feed engine: exact bars in crash-proof shared-memory rings.
+
+The floors, lower ones know nothing of higher ones:
+
+    core/        0  C: atomics, segment, ring, ticks, fold; no Python
+                 1  Cython: rings and ticks (reading), engine (writing)
+    symbols      2  market names, decimal steps
+    provider     3  the provider protocol; config; segments of this machine
+    feed         4  open_feed, flumes, back-fill (trio)
+    cli          6  the command line
+
+`errors`, `dtypes`, `messages`, `channel` and `waiting` are the words and the trio ends of
+the compiled modules. The reading side imports numpy and msgspec only.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+from piker_core.core.rings import BarReader, attach_bars
+from piker_core.core.ticks import TickCursor, TickReader, attach_ticks
+from piker_core.dtypes import GAP_DTYPE, OHLCV_DTYPE, TICK_DTYPE, TICK_TYPES, BarFlag
+from piker_core.errors import (
+    BadTick,
+    ConfigError,
+    DataThrottle,
+    DataUnavailable,
+    FeedError,
+    NoData,
+    NotFound,
+    PikerError,
+    ProviderError,
+    SegmentError,
+    WriterBusy,
+)
+from piker_core.messages import FeedInit, Quote, Tick
+
+if TYPE_CHECKING:
+    from piker_core.core.engine import BarWriter, FeedEngine, Market, open_engine
+    from piker_core.feed import Feed, Flume, open_feed
+    from piker_core.segments import list_segments, remove_segments
+    from piker_core.symbols import Asset, MktPair
+
+__version__ = "0.1.0"
+
+_LATER = {
+    "BarWriter": "core.engine",
+    "FeedEngine": "core.engine",
+    "Market": "core.engine",
+    "open_engine": "core.engine",
+    "Feed": "feed",
+    "Flume": "feed",
+    "open_feed": "feed",
+    "list_segments": "segments",
+    "remove_segments": "segments",
+    "Asset": "symbols",
+    "MktPair": "symbols",
+}
+
+__all__ = [
+    "GAP_DTYPE",
+    "OHLCV_DTYPE",
+    "TICK_DTYPE",
+    "TICK_TYPES",
+    "Asset",
+    "BadTick",
+    "BarFlag",
+    "BarReader",
+    "BarWriter",
+    "ConfigError",
+    "DataThrottle",
+    "DataUnavailable",
+    "Feed",
+    "FeedEngine",
+    "FeedError",
+    "FeedInit",
+    "Flume",
+    "Market",
+    "MktPair",
+    "NoData",
+    "NotFound",
+    "PikerError",
+    "ProviderError",
+    "Quote",
+    "SegmentError",
+    "Tick",
+    "TickCursor",
+    "TickReader",
+    "WriterBusy",
+    "attach_bars",
+    "attach_ticks",
+    "list_segments",
+    "open_engine",
+    "open_feed",
+    "remove_segments",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """What needs more than numpy and msgspec is imported when it is first asked for."""
+    if name not in _LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    value = getattr(import_module(f"{__name__}.{_LATER[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(set(globals()) | set(__all__))

@@ -1,0 +1,459 @@
+# cython: embedsignature=True, auto_pickle=False, autotestdict=False
+# cython: boundscheck=False, wraparound=False, freethreading_compatible=False
+"""The writing side: an engine a provider process, which folds ticks into its rings."""
+
+import os
+
+cimport cython
+from cpython.dict cimport PyDict_GetItemWithError
+from cpython.object cimport PyObject
+from libc.errno cimport EAGAIN, EEXIST, ENOENT, ENOSPC, errno
+from libc.math cimport isfinite
+from libc.stdint cimport INT64_MAX, int8_t, int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdlib cimport free, realloc
+from libc.string cimport memcpy, memset, strncmp
+from posix.fcntl cimport O_CREAT, O_EXCL, O_RDWR
+from posix.unistd cimport close, getpid, getuid
+
+cimport numpy as cnp
+
+from piker_core.core.native cimport *
+from piker_core.core.rings cimport checked_namespace, segment_name
+
+import numpy as np
+
+from piker_core.core.rings import COUNTERS
+from piker_core.dtypes import OHLCV_DTYPE, STATUSES, TICK_DTYPE, TICK_TYPES
+from piker_core.errors import BadTick, PikerError, SegmentError, WriterBusy
+from piker_core.messages import Quote, Tick
+
+cnp.import_array()
+
+include "segments.pxi"
+include "parse.pxi"
+
+cdef tuple _REQUIRED = OHLCV_DTYPE.names[:9]
+cdef dict _BARS_FROM = {"trade": 0, "bid": 1, "ask": 2, "mid": 3}
+DEFAULT_ROWS = {1: 3 * 86400, 60: 6 * 525600}
+
+if pk_watch_forks():
+    raise ImportError("this process cannot watch its forks (pthread_atfork failed)")
+
+
+@cython.final
+cdef class BarWriter:
+    """The writing end of one bar ring; `market.bars[period]`."""
+
+    def __init__(self):
+        raise TypeError("use FeedEngine.add_market()")
+
+    def __dealloc__(self):
+        pk_unmap(&self.native.segment)
+
+    @property
+    def period(self) -> int:
+        """Seconds a row spans."""
+        return self.native.period
+
+    @property
+    def first(self) -> int:
+        """Sequence of the oldest row."""
+        return self.native.first
+
+    @property
+    def head(self) -> int:
+        """Sequence after the newest row."""
+        return self.native.head
+
+    @property
+    def capacity(self) -> int:
+        """How many rows the ring holds at most."""
+        return self.native.segment.capacity
+
+    def times(self) -> tuple:
+        """Open times (s) of the oldest and the newest row, or () without rows."""
+        cdef pk_row row
+        if self.native.head == self.native.first:
+            return ()
+        pk_own_row(&self.native, self.native.first, &row, NULL)
+        return row.time, self.native.row.time
+
+    def prepend(self, rows) -> int:
+        """Put history below the oldest row; how many rows fitted, the newest of them.
+
+        `rows`: structured array of `OHLCV_DTYPE`, or of its nine first fields; ascending
+        times, multiples of the period, all before the oldest row. Raises ValueError, OSError.
+        """
+        self.market.engine.check_open()
+        cdef cnp.ndarray own = _history(rows, self.native.period)
+        cdef uint64_t room = self.native.segment.capacity - (self.native.head - self.native.first)
+        cdef Py_ssize_t count = min(<uint64_t>len(own), room), i
+        if not count:
+            return 0
+        times = self.times()
+        if times and own["time"].max() >= times[0]:
+            raise ValueError(
+                f"history of {self.fqme} overlaps its rows: it ends at {own['time'].max()}, "
+                f"they begin at {times[0]}"
+            )
+        own = np.ascontiguousarray(own[len(own) - count:])
+        cdef pk_row *native = <pk_row *>cnp.PyArray_DATA(own)
+        sides = np.zeros((count, 8), np.int64)
+        cdef pk_side *side = <pk_side *>cnp.PyArray_DATA(sides)
+        for i in range(count):
+            pk_prepare_side(&side[i], &native[i], not times and i == count - 1)
+        _check_errno(pk_reserve(&self.native.segment, self.native.first - count, self.native.head), self.fqme)
+        pk_prepend(&self.native, native, side, count)
+        pk_wake(&self.native.segment)
+        return count
+
+
+cdef cnp.ndarray _history(rows, int64_t period):
+    if not isinstance(rows, np.ndarray) or rows.dtype.names is None or rows.ndim != 1:
+        raise ValueError("history must be a one-dimensional structured array of OHLCV_DTYPE")
+    if not set(_REQUIRED) <= set(rows.dtype.names):
+        raise ValueError(f"history must have the fields {', '.join(_REQUIRED)}")
+    own = np.zeros(len(rows), OHLCV_DTYPE)
+    for name in _REQUIRED + (("flags",) if "flags" in rows.dtype.names else ()):
+        own[name] = rows[name]
+    times = own["time"]
+    if len(own):
+        if (np.diff(times) <= 0).any() or (times % period).any() or times.min() < 0:
+            raise ValueError(f"times of history must ascend in multiples of {period} s")
+        for name in ("open", "high", "low", "close", "volume", "bar_wap"):
+            if not np.isfinite(own[name]).all():
+                raise ValueError(f"{name} of history must be finite")
+    flat = own["count"] == 0
+    own["flags"] = (own["flags"] & ~PK_FLAT) | np.where(flat, PK_FLAT, 0) | PK_BACKFILLED
+    return own
+
+
+@cython.final
+cdef class Market:
+    """One market of an engine: its rings, state and counters. Made by `add_market`."""
+
+    def __init__(self):
+        raise TypeError("use FeedEngine.add_market()")
+
+    def __dealloc__(self):
+        pk_ids_free(&self.native.ids)
+
+    @property
+    def id(self) -> int:
+        """Its number in the tick ring."""
+        return self.native.id
+
+    @property
+    def status(self) -> str:
+        """`starting live stale reconnecting backfilling closed` or `stopped`."""
+        return STATUSES[self.native.status]
+
+    @property
+    def last_id(self) -> int:
+        """Venue's id of the newest trade known, 0 if none."""
+        return self.native.last_id
+
+    @property
+    def last_time_ns(self) -> int:
+        """UTC nanoseconds of the newest trade known, 0 if none."""
+        return self.native.last_time_ns
+
+    @property
+    def last_price(self) -> float:
+        """Price of the newest trade, or the `last` of a quote; 0.0 if neither came."""
+        return self.native.last_price
+
+    def set_status(self, status) -> None:
+        """Say what the feed is doing. Raises ValueError for an unknown status."""
+        self.engine.check_open()
+        if status not in STATUSES:
+            raise ValueError(f"status {status!r:.80} must be one of {', '.join(STATUSES)}")
+        pk_set_status(&self.native, STATUSES.index(status))
+        for ring in self.rings:
+            pk_wake_all(&(<BarWriter>ring).native.segment)
+
+    def add_gap(self, *, start_ns, end_ns, cause, repaired=False) -> None:
+        """Record that [start_ns, end_ns) was lost, or change the record that starts there.
+
+        While a record is open, late trades in it are folded exactly; `repaired=True`
+        closes it, and its placeholder rows become exact ones. `cause`: up to 39 bytes.
+        """
+        self.engine.check_open()
+        cdef int64_t start = start_ns, end = end_ns
+        if not 0 <= start <= end:
+            raise ValueError(f"a gap from {start_ns} to {end_ns} ns is none")
+        pk_add_gap(&self.native, start, end, str(cause).encode()[:39], bool(repaired))
+
+    def statistics(self) -> dict:
+        """Counters of the market since its rings were made, by name."""
+        return {name: self.native.counters[i] for i, name in enumerate(COUNTERS)}
+
+    def __repr__(self) -> str:
+        return f"<Market {self.fqme} {self.status}>"
+
+
+@cython.final
+cdef class FeedEngine:
+    """Writer of one provider's rings. Made by `open_engine`; a context manager.
+
+    Not thread-safe: one thread pushes and steps.
+    """
+
+    def __init__(self):
+        raise TypeError("use piker_core.open_engine()")
+
+    def __cinit__(self):
+        self.lock.fd = -1
+
+    def __dealloc__(self):
+        pk_drop_lock(&self.lock)
+        pk_unmap(&self.ticks.segment)
+        pk_chain_free(&self.chain)
+        free(self.scratch)
+
+    cdef int check_open(self) except -1:
+        if self.lock.fd < 0:
+            raise PikerError(
+                f"the engine of {self.provider} is closed, or was inherited over a fork: "
+                "only the process that opened it writes"
+            )
+        return 0
+
+    cdef pk_tick *reserve_scratch(self, Py_ssize_t count) except NULL:
+        cdef Py_ssize_t room = max(count, 64)
+        if self.room < room:
+            grown = realloc(self.scratch, room * sizeof(pk_tick))
+            if grown == NULL:
+                raise MemoryError
+            self.scratch = <pk_tick *>grown
+            self.room = room
+        return self.scratch
+
+    def add_market(self, fqme, *, periods=(1, 60), capacity=None, price_tick="1e-8",
+                   size_tick="1e-8", fill="flat", bars_from="trade") -> Market:
+        """Open a market's rings, new or where their last writer left them.
+
+        `periods` in seconds; `capacity` rows by period, for new rings; `fill` "flat" or
+        "none"; `bars_from` "trade", "bid", "ask" or "mid". Raises ValueError, SegmentError, OSError,
+        PikerError if the market is there already.
+        """
+        self.check_open()
+        if not isinstance(fqme, str) or not fqme.endswith(f".{self.provider}"):
+            raise PikerError(f"{fqme!r:.80} is no market of {self.provider}: it must end in .{self.provider}")
+        if fqme in self.by_symbol:
+            raise PikerError(f"{fqme} is in this engine already")
+        rows = dict(DEFAULT_ROWS) | dict(capacity or {})
+        cdef Market market = _new_market(self, fqme, fill, bars_from)
+        cdef int[8] old
+        cdef int place, error
+        ordered = _checked_periods(periods)
+        for place, period in enumerate(ordered):
+            market.rings.append(_open_bars(market, period, rows.get(period, 86400), price_tick, size_tick, &old[place]))
+            market.native.bars[place] = &(<BarWriter>market.rings[place]).native
+            market.native.periods = place + 1
+            market.bars[period] = market.rings[place]
+        _adopt_counters(market)
+        pk_load_open_gaps(&market.native)
+        market.native.id = _market_id(self, fqme)
+        error = pk_recover(&market.native, &self.chain, old)
+        _check_errno(error, fqme)
+        pk_set_status(&market.native, PK_STARTING)
+        _open_generation(self, market)
+        self.by_symbol[fqme] = self.by_symbol[market.symbol] = market
+        self.markets.append(market)
+        return market
+
+    def push(self, quote) -> int:
+        """Publish and fold the ticks of a quote (dict or `Quote`); how many were taken.
+
+        Taken whole or not at all: BadTick for a bad value, PikerError for an unknown
+        symbol or what is no quote, OSError when shared memory is full. Repeated trade ids
+        are dropped and counted, ticks of unknown type ignored and counted.
+        """
+        cdef PyObject *found
+        self.check_open()
+        if type(quote) is dict:
+            symbol, ticks, last = quote.get("symbol"), quote.get("ticks"), quote.get("last")
+        elif isinstance(quote, Quote):
+            symbol, ticks, last = quote.symbol, quote.ticks, quote.last
+        else:
+            try:
+                symbol, ticks, last = quote.get("symbol"), quote.get("ticks"), quote.get("last")
+            except (AttributeError, TypeError):
+                raise PikerError(f"a quote is a mapping with symbol and ticks, not {quote!r:.80}") from None
+        found = PyDict_GetItemWithError(self.by_symbol, symbol) if type(symbol) is str else NULL
+        if found == NULL:
+            self.unknown_symbols += 1
+            raise PikerError(f"{self.provider} has no market {symbol!r:.80} in this engine: add_market() first")
+        cdef Market market = <Market>found
+        if last is not None:
+            _seed(market, last)
+        if not ticks:
+            if ticks is None or isinstance(ticks, (list, tuple)):
+                return 0
+        if type(ticks) is not list and type(ticks) is not tuple:
+            raise PikerError(f"ticks of a quote are a list, not {ticks!r:.80}")
+        cdef pk_tick *scratch = self.reserve_scratch(len(ticks))
+        cdef Py_ssize_t count = 0, row = 0
+        cdef int64_t now = pk_wall_ns()
+        for tick in ticks:
+            try:
+                count += parse_tick(tick, &scratch[count], row, now + self.max_skew_ns)
+            except BadTick:
+                pk_count(&market.native, PK_N_REFUSED)
+                raise
+            row += 1
+        _count_unknown(market, row - count)
+        _stamp(scratch, count, now)
+        return self.take(market, scratch, count)
+
+    def push_trade(self, Market market not None, int64_t time_ns, double price, double size,
+                   int64_t id=0, side=0, int64_t count=1) -> int:
+        """Publish and fold one trade: 1 if taken, 0 if its id is known. Raises BadTick."""
+        cdef pk_tick tick
+        cdef int64_t now = pk_wall_ns()
+        self.check_own(market)
+        memset(&tick, 0, sizeof(tick))
+        try:
+            tick.type = 1
+            tick.time_ns, tick.price, tick.size, tick.id = time_ns, price, size, id
+            tick.side = parse_side(side, 0)
+            tick.count = checked_count(count, 0)
+            check_tick(&tick, 0, now + self.max_skew_ns)
+        except BadTick:
+            pk_count(&market.native, PK_N_REFUSED)
+            raise
+        tick.recv_ns = now
+        return self.take(market, &tick, 1)
+
+    def push_ticks(self, Market market not None, array) -> int:
+        """Publish and fold records of `TICK_DTYPE`, in order; how many were taken.
+
+        Taken whole or not at all. `seq` and `market` are filled in, `recv_ns` where it is
+        0; a `count` of 0 is 1. Raises BadTick (naming the row), TypeError for other arrays.
+        """
+        cdef Py_ssize_t count = 0, row, rows
+        cdef int64_t now = pk_wall_ns()
+        cdef pk_tick *source
+        cdef pk_tick *scratch
+        self.check_own(market)
+        if not isinstance(array, np.ndarray) or array.dtype != TICK_DTYPE or array.ndim != 1:
+            raise TypeError("push_ticks() takes a one-dimensional array of TICK_DTYPE")
+        own = np.ascontiguousarray(array)
+        rows = len(own)
+        source = <pk_tick *>cnp.PyArray_DATA(own)
+        scratch = self.reserve_scratch(rows)
+        for row in range(rows):
+            if source[row].type == 0 or source[row].type >= PK_TYPES:
+                continue
+            scratch[count] = source[row]
+            scratch[count].flags = 0
+            if scratch[count].count == 0:
+                scratch[count].count = 1
+            if check_tick(&scratch[count], row, now + self.max_skew_ns, 0):
+                pk_count(&market.native, PK_N_REFUSED)
+                check_tick(&scratch[count], row, now + self.max_skew_ns)
+            count += 1
+        _count_unknown(market, rows - count)
+        _stamp(scratch, count, now)
+        return self.take(market, scratch, count)
+
+    cdef Py_ssize_t take(self, Market market, pk_tick *ticks, Py_ssize_t count) except -1:
+        """Publish checked ticks; wakes sleepers once."""
+        cdef int64_t newest = 0
+        cdef Py_ssize_t taken = 0, i
+        cdef BarWriter ring
+        if not count:
+            return 0
+        for i in range(count):
+            newest = max(newest, ticks[i].time_ns)
+        _check_errno(pk_make_room(&market.native, newest, count), market.fqme)
+        for i in range(count):
+            taken += pk_take(&market.native, &ticks[i])
+        _store_last(market)
+        pk_wake(&self.ticks.segment)
+        _wake_rings(market)
+        return taken
+
+    def step(self, now_ns) -> None:
+        """The clock: forming rows of now's second for all live markets, and heartbeats.
+
+        An older `now_ns` than the last is ignored. A market whose rings find no memory
+        does not keep the others from their rows; its OSError is raised at the end.
+        """
+        cdef int64_t now = now_ns
+        cdef int64_t wall = pk_wall_ns()
+        cdef int error
+        cdef Market market
+        self.check_open()
+        failed = None
+        pk_store(&self.ticks.segment.header.heartbeat_ns, wall)
+        for item in self.markets:
+            market = item
+            for ring in market.rings:
+                pk_store(&(<BarWriter>ring).native.segment.header.heartbeat_ns, wall)
+            if now < self.clock_ns:
+                continue
+            error = pk_step(&market.native, now)
+            if error and failed is None:
+                failed = (error, market.fqme)
+            _wake_rings(market)
+        self.clock_ns = max(now, self.clock_ns)
+        if failed is not None:
+            _check_errno(failed[0], failed[1])
+
+    def send_channel(self):
+        """A trio SendChannel whose `send` is `push`."""
+        from piker_core.channel import EngineChannel
+        self.check_open()
+        return EngineChannel(self.push)
+
+    def close(self) -> None:
+        """Set every market `stopped` and let go of the lock; the segments stay."""
+        cdef Market market
+        if self.lock.fd >= 0:
+            for market in self.markets:
+                pk_set_status(&market.native, PK_STOPPED)
+                for ring in market.rings:
+                    pk_wake_all(&(<BarWriter>ring).native.segment)
+            pk_drop_lock(&self.lock)
+        for market in self.markets:
+            for ring in market.rings:
+                pk_unmap(&(<BarWriter>ring).native.segment)
+        pk_unmap(&self.ticks.segment)
+        self.markets.clear()
+        self.by_symbol.clear()
+
+    cdef int check_own(self, Market market) except -1:
+        self.check_open()
+        if market.engine is not self:
+            raise PikerError(f"{market.fqme} is of another engine")
+        return 0
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exc) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<FeedEngine {self.provider} in {self.namespace}>"
+
+
+def open_engine(provider, *, namespace=None, tick_capacity=1 << 17, max_skew_s=30,
+                late_window_s=900) -> FeedEngine:
+    """Become the writer of a provider's rings.
+
+    `tick_capacity` is for a new tick ring; one that exists keeps its own. `max_skew_s`:
+    how far ahead of the wall clock a tick's time may be; `late_window_s`: how late a trade
+    may still set a bar's open or close. Raises WriterBusy while another engine, in whatever
+    process, is; SegmentError for a foreign segment; OSError without shared memory.
+    """
+    cdef FeedEngine engine = FeedEngine.__new__(FeedEngine)
+    engine.namespace = checked_namespace(namespace)
+    engine.provider = _checked_part(provider, "provider", 31)
+    engine.by_symbol, engine.markets = {}, []
+    engine.max_skew_ns = <int64_t>(max_skew_s * 1e9)
+    engine.late_window_ns = <int64_t>(late_window_s * 1e9)
+    _open_ticks(engine, tick_capacity)
+    return engine

@@ -1,0 +1,115 @@
+/* Sleeping readers and their waking: futexes for threads, doorbells for event loops.
+ *
+ * A sleeper notes the turn, announces itself, looks at the head once more, then sleeps on
+ * the turn. The writer publishes, then looks for announcements. Between the two fences one
+ * of both sees the other, so no wake-up is lost; without sleepers the writer makes no
+ * system call.
+ */
+#ifndef PK_WAKE_H
+#define PK_WAKE_H
+
+#include "segment.h"
+#include <sys/socket.h>
+#include <sys/un.h>
+
+enum { PK_SLEEPER = 1, PK_DOORBELL = 2 };
+
+/* The abstract address of a doorbell: a datagram socket that an event loop can wait for. */
+static inline socklen_t pk_doorbell_address(uint64_t key, struct sockaddr_un *address) {
+    memset(address, 0, sizeof *address);
+    address->sun_family = AF_UNIX;
+    int length = snprintf(address->sun_path + 1, sizeof address->sun_path - 1,
+                          "piker-core-%016llx", (unsigned long long)key);
+    return (socklen_t)(offsetof(struct sockaddr_un, sun_path) + 1 + (size_t)length);
+}
+
+static inline void pk_ring_doorbells(pk_segment *s) {
+    struct sockaddr_un address;
+    int from = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    for (int i = 0; i < PK_DOORBELLS && from >= 0; i++) {
+        pk_word *bell = &s->waits->doorbells[i];
+        uint64_t key = pk_load(bell);
+        if (key) {
+            socklen_t length = pk_doorbell_address(key, &address);
+            if (sendto(from, "", 1, MSG_NOSIGNAL, (struct sockaddr *)&address, length) < 0 &&
+                errno == ECONNREFUSED) { /* its process is dead */
+                atomic_compare_exchange_strong_explicit(bell, &key, 0, memory_order_relaxed,
+                                                        memory_order_relaxed);
+            }
+        }
+    }
+    if (from >= 0) {
+        close(from);
+    }
+}
+
+static inline void pk_wake_all(pk_segment *s) {
+    uint32_t who = atomic_exchange_explicit(&s->waits->waiting, 0, memory_order_acq_rel);
+    atomic_fetch_add_explicit(&s->waits->turn, 1, memory_order_release); /* SYNC turn: pairs with turn-read */
+    if (who & PK_SLEEPER) {
+        pk_futex_wake(&s->waits->turn);
+    }
+    if (who & PK_DOORBELL) {
+        pk_ring_doorbells(s);
+    }
+}
+
+/* After a publish. */
+static inline void pk_wake(pk_segment *s) {
+    atomic_thread_fence(memory_order_seq_cst); /* SYNC wake: pairs with announce */
+    if (atomic_load_explicit(&s->waits->waiting, memory_order_relaxed)) {
+        pk_wake_all(s);
+    }
+}
+
+static inline uint32_t pk_turn(const pk_segment *s) {
+    return atomic_load_explicit(&s->waits->turn, memory_order_acquire); /* SYNC turn-read: pairs with turn */
+}
+
+/* To be followed by one more look at the head. */
+static inline void pk_announce(pk_segment *s, uint32_t how) {
+    atomic_fetch_or_explicit(&s->waits->waiting, how, memory_order_relaxed);
+    atomic_thread_fence(memory_order_seq_cst); /* SYNC announce: pairs with wake */
+}
+
+/* Wait until the head is above `after`, at most until `deadline_ns` of the monotonic clock.
+ * 0: look at the head; EINTR: a signal is due. */
+static inline int pk_wait_head(pk_segment *s, uint64_t after, int64_t deadline_ns) {
+    const int64_t slice_ns = s->can_wait ? PK_NS : 1000000;
+    for (;;) {
+        uint32_t turn = pk_turn(s);
+        if (s->can_wait) {
+            pk_announce(s, PK_SLEEPER);
+        }
+        if (pk_load_acquire(&s->header->head) > after) {
+            return 0;
+        }
+        int64_t left = deadline_ns - pk_clock_ns(CLOCK_MONOTONIC);
+        if (left <= 0) {
+            return 0;
+        }
+        int error = pk_futex_wait(&s->waits->turn, turn, left < slice_ns ? left : slice_ns);
+        if (error == EINTR) {
+            return EINTR;
+        }
+    }
+}
+
+/* Leave a doorbell's key with the writer; where, or -1 when all places are taken. */
+static inline int pk_claim_doorbell(pk_segment *s, uint64_t key) {
+    for (int i = 0; i < PK_DOORBELLS && s->can_wait; i++) {
+        uint64_t free_place = 0;
+        if (atomic_compare_exchange_strong_explicit(&s->waits->doorbells[i], &free_place, key,
+                                                    memory_order_relaxed, memory_order_relaxed)) {
+            return i;
+        }
+    }
+    return -1;
+}
+
+static inline void pk_release_doorbell(pk_segment *s, int place, uint64_t key) {
+    atomic_compare_exchange_strong_explicit(&s->waits->doorbells[place], &key, 0,
+                                            memory_order_relaxed, memory_order_relaxed);
+}
+
+#endif
