@@ -35,6 +35,7 @@ from piker_core.messages import FeedInit, Quote, Tick
 
 if TYPE_CHECKING:
     from piker_core.core.engine import BarWriter, FeedEngine, Market, open_engine
+    from piker_core.core.fold import fold_ticks
     from piker_core.feed import Feed, Flume, open_feed
     from piker_core.segments import list_segments, remove_segments
     from piker_core.symbols import Asset, MktPair
@@ -48,6 +49,7 @@ _LATER = {
     "open_engine": "core.engine",
     "Feed": "feed",
     "Flume": "feed",
+    "fold_ticks": "core.fold",
     "open_feed": "feed",
     "list_segments": "segments",
     "remove_segments": "segments",
@@ -87,6 +89,7 @@ __all__ = [
     "WriterBusy",
     "attach_bars",
     "attach_ticks",
+    "fold_ticks",
     "list_segments",
     "open_engine",
     "open_feed",

@@ -47,6 +47,12 @@ def find_provider(name: str) -> ModuleType:
     raise NotFound(f"no provider named {name!r}; installed: {known}")
 
 
+def is_provider(name: str) -> bool:
+    """Whether `find_provider` would find something to import under this name."""
+    paths = [name] if "." in name else [f"providers.{name}", name]
+    return name in provider_names() or any(_exists(path) for path in paths)
+
+
 def capabilities(provider: ModuleType) -> list[str]:
     """The names of the contract that a provider package has."""
     return [name for name in CONTRACT if hasattr(provider, name)]

@@ -163,11 +163,17 @@ cdef class Market:
         """Price of the newest trade, or the `last` of a quote; 0.0 if neither came."""
         return self.native.last_price
 
-    def set_status(self, status) -> None:
-        """Say what the feed is doing. Raises ValueError for an unknown status."""
+    def set_status(self, status, *, since_ns=None) -> None:
+        """Say what the feed is doing. Raises ValueError for an unknown status.
+
+        `since_ns`: with "live", from when on all trades are known or will be told; a bar
+        that begins before it is PARTIAL. Without, that is the first clock step while live.
+        """
         self.engine.check_open()
         if status not in STATUSES:
             raise ValueError(f"status {status!r:.80} must be one of {', '.join(STATUSES)}")
+        if since_ns is not None:
+            self.native.live_from_ns = since_ns
         pk_set_status(&self.native, STATUSES.index(status))
         for ring in self.rings:
             pk_wake_all(&(<BarWriter>ring).native.segment)
@@ -182,7 +188,9 @@ cdef class Market:
         cdef int64_t start = start_ns, end = end_ns
         if not 0 <= start <= end:
             raise ValueError(f"a gap from {start_ns} to {end_ns} ns is none")
-        pk_add_gap(&self.native, start, end, str(cause).encode()[:39], bool(repaired))
+        _check_errno(
+            pk_add_gap(&self.native, start, end, str(cause).encode()[:39], bool(repaired)), self.fqme
+        )
 
     def statistics(self) -> dict:
         """Counters of the market since its rings were made, by name."""
@@ -230,11 +238,12 @@ cdef class FeedEngine:
         return self.scratch
 
     def add_market(self, fqme, *, periods=(1, 60), capacity=None, price_tick="1e-8",
-                   size_tick="1e-8", fill="flat", bars_from="trade") -> Market:
+                   size_tick="1e-8", fill="flat", bars_from="trade", about=b"") -> Market:
         """Open a market's rings, new or where their last writer left them.
 
         `periods` in seconds; `capacity` rows by period, for new rings; `fill` "flat" or
-        "none"; `bars_from` "trade", "bid", "ask" or "mid". Raises ValueError, SegmentError, OSError,
+        "none"; `bars_from` "trade", "bid", "ask" or "mid"; `about`: up to 511 bytes that
+        readers find in `BarReader.about`. Raises ValueError, SegmentError, OSError,
         PikerError if the market is there already.
         """
         self.check_open()
@@ -243,12 +252,14 @@ cdef class FeedEngine:
         if fqme in self.by_symbol:
             raise PikerError(f"{fqme} is in this engine already")
         rows = dict(DEFAULT_ROWS) | dict(capacity or {})
+        if not isinstance(about, bytes) or len(about) >= PK_ABOUT:
+            raise ValueError(f"about {about!r:.80} must be at most {PK_ABOUT - 1} bytes")
         cdef Market market = _new_market(self, fqme, fill, bars_from)
         cdef int[8] old
         cdef int place, error
         ordered = _checked_periods(periods)
         for place, period in enumerate(ordered):
-            market.rings.append(_open_bars(market, period, rows.get(period, 86400), price_tick, size_tick, &old[place]))
+            market.rings.append(_open_bars(market, period, rows.get(period, 86400), price_tick, size_tick, about, &old[place]))
             market.native.bars[place] = &(<BarWriter>market.rings[place]).native
             market.native.periods = place + 1
             market.bars[period] = market.rings[place]

@@ -7,7 +7,7 @@ cdef extern from "recover.h" nogil:
     const int PK_OK, PK_MISSING, PK_REFUSED, PK_SYSTEM, PK_BLANK, PK_LAPPED, PK_BUSY
     const int PK_BARS, PK_TICKS, PK_VERSION, PK_PERIODS, PK_TYPES, PK_N_COUNTERS
     const uint64_t PK_START, PK_MAGIC, PK_HASH_START
-    const int PK_ROW_WORDS, PK_TICK_WORDS
+    const int PK_ROW_WORDS, PK_TICK_WORDS, PK_ABOUT
     const int PK_FLAT, PK_BACKFILLED
     const int PK_STARTING, PK_LIVE, PK_STOPPED, PK_CLOSED
     const int PK_RESUME_NOT, PK_RESUME_LOST
@@ -31,6 +31,7 @@ cdef extern from "recover.h" nogil:
         char dtype[184]
 
     ctypedef struct pk_header:
+        char about[512]
         pk_word generation, status, heartbeat_ns, writer_pid, last_price, table_count
         pk_word counters[16]
         pk_word head, clock, first
@@ -99,6 +100,11 @@ cdef extern from "recover.h" nogil:
         int gaps
         uint64_t counters[16]
 
+    ctypedef struct pk_trade:
+        int64_t time_ns, id
+        double price, size
+        int64_t count
+
     ctypedef struct pk_chain:
         pass
 
@@ -139,19 +145,22 @@ cdef extern from "recover.h" nogil:
     uint64_t pk_read_gaps(const pk_segment *s, pk_gap *gaps) noexcept
     void pk_own_row(const pk_bars *b, uint64_t sequence, pk_row *row, pk_side *side) noexcept
 
-    void pk_resume_ticks(pk_ticks *t) noexcept
+    int pk_resume_ticks(pk_ticks *t) noexcept
     uint64_t pk_ticks_head(const pk_segment *s) noexcept
     uint64_t pk_ticks_first(const pk_segment *s) noexcept
     void pk_read_ticks(const pk_segment *s, uint64_t start, uint64_t count, pk_tick *ticks,
                        uint64_t *whole) noexcept
 
+    int64_t pk_bar_time(int64_t second, int64_t period) noexcept
+    pk_row pk_flat_row(int64_t time, double price, int64_t flags) noexcept
+    void pk_add_trade(pk_row *row, pk_side *side, const pk_trade *t, int exact) noexcept
     int pk_is_trade(int type) noexcept
     int pk_make_room(pk_market *m, int64_t newest_ns, uint64_t ticks) noexcept
     int pk_take(pk_market *m, pk_tick *tick) noexcept
     int pk_step(pk_market *m, int64_t now_ns) noexcept
     void pk_set_status(pk_market *m, int status) noexcept
-    void pk_add_gap(pk_market *m, int64_t start_ns, int64_t end_ns, const char *cause,
-                    int repaired) noexcept
+    int pk_add_gap(pk_market *m, int64_t start_ns, int64_t end_ns, const char *cause,
+                   int repaired) noexcept
     void pk_count(pk_market *m, int counter) noexcept
     void pk_ids_free(pk_ids *ids) noexcept
     int pk_chain_ticks(pk_chain *chain, const pk_ticks *ticks) noexcept

@@ -7,7 +7,7 @@
 #ifndef PK_RECOVER_H
 #define PK_RECOVER_H
 
-#include "fold.h"
+#include "market.h"
 
 /* For each market id the newest tick, and for each tick the one before of its market. */
 typedef struct {
@@ -107,6 +107,24 @@ static inline void pk_load_open_gaps(pk_market *m) {
     }
 }
 
+/* The newest trade as its row knows it: other markets' ticks have pushed it out of the ring. */
+static inline void pk_last_of_rows(pk_market *m) {
+    const pk_bars *b = m->bars[0];
+    pk_row row;
+    pk_side side;
+    for (uint64_t i = b->head; i-- > b->first;) {
+        pk_own_row(b, i, &row, &side);
+        if (row.count) {
+            m->last_price = row.close;
+            if (!(row.flags & PK_BACKFILLED)) {
+                m->last_time_ns = side.close_time;
+                m->last_id = side.close_id;
+            }
+            return;
+        }
+    }
+}
+
 /* Remember ids, fold what is missing, mend flat rows. `old[i]`: ring i existed before. */
 static inline int pk_recover(pk_market *m, const pk_chain *chain, const int *old) {
     uint64_t room = chain->head - chain->first, folded[PK_PERIODS];
@@ -153,6 +171,9 @@ static inline int pk_recover(pk_market *m, const pk_chain *chain, const int *old
                 pk_fold_ring(m, i, &trade);
             }
         }
+    }
+    if (!m->last_time_ns) {
+        pk_last_of_rows(m);
     }
     for (int i = 0; i < m->periods && !error; i++) {
         if (m->bars[i]->head > m->bars[i]->first) {

@@ -191,6 +191,12 @@ cdef class BarReader:
         cdef uint64_t word = pk_load(&self._mapped().native.header.last_price)
         return (<double *>&word)[0]
 
+    @property
+    def about(self) -> bytes:
+        """What the provider says of the market, JSON text; empty if nothing."""
+        cdef char *text = self._mapped().native.header.about
+        return text[: strnlen(text, PK_ABOUT - 1)]
+
     cdef Segment _mapped(self):
         if self.segment is None:
             raise PikerError("this reader is closed")

@@ -25,6 +25,7 @@
 #define PK_DOORBELLS 56
 #define PK_ROW_WORDS 10
 #define PK_SIDE_WORDS 8
+#define PK_ABOUT 512
 #define PK_SHM "/dev/shm/"
 
 /* Written once, before the segment can be attached; covered by the checksum. */
@@ -64,7 +65,7 @@ typedef struct {
 
 typedef struct {
     pk_identity identity;
-    char unused_0[1024 - sizeof(pk_identity)];
+    char about[PK_ABOUT]; /* what the provider says of the market, JSON text */
     pk_word generation;
     pk_word status;
     pk_word heartbeat_ns;
@@ -103,6 +104,7 @@ _Static_assert(offsetof(pk_identity, price_tick) == 256, "layout");
 _Static_assert(offsetof(pk_identity, size_tick) == 288, "layout");
 _Static_assert(offsetof(pk_identity, dtype) == 320, "layout");
 _Static_assert(offsetof(pk_identity, checksum) == 504, "layout");
+_Static_assert(offsetof(pk_header, about) == 512, "layout");
 _Static_assert(offsetof(pk_header, generation) == 1024, "layout");
 _Static_assert(offsetof(pk_header, status) == 1032, "layout");
 _Static_assert(offsetof(pk_header, heartbeat_ns) == 1040, "layout");

@@ -152,10 +152,9 @@ cdef int _open_ticks(FeedEngine engine, tick_capacity) except -1:
         pk_drop_lock(&engine.lock)
         raise _segment_error(name, why)
     header = engine.ticks.segment.header
-    if pk_load(&header.head) >= <uint64_t>1 << 62 or pk_load(&header.table_count) > identity.table_capacity:
+    if pk_resume_ticks(&engine.ticks) or pk_load(&header.table_count) > identity.table_capacity:
         pk_drop_lock(&engine.lock)
         raise SegmentError(f"/dev/shm/{name.decode()} has an impossible head (layout version {PK_VERSION}); remove it")
-    pk_resume_ticks(&engine.ticks)
     if pk_chain_ticks(&engine.chain, &engine.ticks):
         pk_drop_lock(&engine.lock)
         raise MemoryError
@@ -164,7 +163,7 @@ cdef int _open_ticks(FeedEngine engine, tick_capacity) except -1:
     return 0
 
 
-cdef BarWriter _open_bars(Market market, int period, rows, price_tick, size_tick, int *old):
+cdef BarWriter _open_bars(Market market, int period, rows, price_tick, size_tick, bytes about, int *old):
     cdef BarWriter ring = BarWriter.__new__(BarWriter)
     cdef FeedEngine engine = market.engine
     cdef pk_identity identity
@@ -194,6 +193,8 @@ cdef BarWriter _open_bars(Market market, int period, rows, price_tick, size_tick
         pk_store(&ring.native.segment.header.first, PK_START)
     if pk_resume_bars(&ring.native):
         raise SegmentError(f"/dev/shm/{name.decode()} has an impossible head, first or row (layout version {PK_VERSION}); remove it")
+    memset(ring.native.segment.header.about, 0, PK_ABOUT)
+    memcpy(ring.native.segment.header.about, <char *>about, len(about))
     old[0] = not created
     return ring
 

@@ -46,10 +46,16 @@ static inline void pk_publish_tick(pk_ticks *t, pk_tick *tick) {
     pk_store_release(&header->head, ++t->head); /* SYNC tick-head: pairs with tick-head-read */
 }
 
-static inline void pk_resume_ticks(pk_ticks *t) {
+/* Take over a ring that another writer left; the record it was killed in is not there. */
+static inline int pk_resume_ticks(pk_ticks *t) {
     pk_segment *s = &t->segment;
+    uint64_t intent = pk_load(&s->header->clock);
     t->head = pk_load(&s->header->head);
+    if (t->head >= UINT64_C(1) << 62 || intent - t->head > 1) {
+        return PK_REFUSED;
+    }
     pk_resume_reserved(s, t->head > s->capacity ? t->head - s->capacity : 0, t->head);
+    return PK_OK;
 }
 
 static inline uint64_t pk_ticks_head(const pk_segment *s) {

@@ -1,0 +1,146 @@
+"""The configuration: one TOML file, every key of which the environment can override.
+
+The file is `$PIKER_CONFIG`, else `piker-core/config.toml` in the user's configuration
+folder. `[kraken] ws_url` is overridden by `PIKER_KRAKEN__WS_URL`. Unknown keys are errors.
+"""
+
+import os
+import stat
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+
+from piker_core.errors import ConfigError
+from piker_core.provider import is_provider, provider_names
+
+T = TypeVar("T", bound=msgspec.Struct)
+Table = dict[str, Any]
+
+
+class Secret:
+    """Text that shows itself only to `reveal()`: no log, repr or traceback has it."""
+
+    __slots__ = ("_text",)
+
+    def __init__(self, text: str = "") -> None:
+        self._text = text
+
+    def reveal(self) -> str:
+        """The text itself."""
+        return self._text
+
+    def __bool__(self) -> bool:
+        return bool(self._text)
+
+    def __repr__(self) -> str:
+        return "Secret('***')" if self._text else "Secret('')"
+
+
+class FeedConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`[feed]`: how feeds start and what they fetch.
+
+    `first_quote_s`: longest wait for a provider's first quotes; `seconds_back` and
+    `minutes_back`: how many 1 s and 60 s rows are back-filled below the live ones.
+    """
+
+    first_quote_s: float = 20.0
+    seconds_back: int = 3600
+    minutes_back: int = 720
+
+
+def config_path(environ: Mapping[str, str] = os.environ) -> Path:
+    """Where the configuration file is, whether or not it exists."""
+    if environ.get("PIKER_CONFIG"):
+        return Path(environ["PIKER_CONFIG"])
+    home = environ.get("XDG_CONFIG_HOME") or Path.home() / ".config"
+    return Path(home) / "piker-core" / "config.toml"
+
+
+def load_section(
+    name: str, shape: type[T], *, environ: Mapping[str, str] = os.environ
+) -> T:
+    """A table of the configuration as a Struct, the environment's overrides applied.
+
+    Raises ConfigError for unreadable files, unknown tables or keys, and wrong types.
+    """
+    path = config_path(environ)
+    tables = _read(path)
+    _check_tables(tables, name, path)
+    table = tables.get(name, {})
+    if not isinstance(table, dict):
+        raise ConfigError(f"{path}: {name} must be a table: write [{name}]")
+    _check_keys(table, shape, f"{path}: [{name}]", "{}")
+    prefix = f"PIKER_{name.upper()}__"
+    overrides = {
+        key.removeprefix(prefix).lower(): value
+        for key, value in environ.items()
+        if key.startswith(prefix)
+    }
+    _check_keys(overrides, shape, "environment", prefix + "{}")
+    section = _convert(table, shape, f"{path}: [{name}]", strict=True)
+    if "api_secret" in table:
+        _check_private(path)
+    if not overrides:
+        return section
+    merged = {field: getattr(section, field) for field in shape.__struct_fields__}
+    return _convert(merged | overrides, shape, f"environment {prefix}*", strict=False)
+
+
+def _read(path: Path) -> Table:
+    try:
+        return tomllib.loads(path.read_text("utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} cannot be read: {error}") from None
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path} is not valid TOML: {error}") from None
+
+
+def _check_tables(tables: Table, name: str, path: Path) -> None:
+    known = {"feed", name, *provider_names()}
+    for table in tables:
+        if table not in known and not is_provider(table):
+            raise ConfigError(
+                f"{path}: unknown table [{table}]; allowed: {', '.join(sorted(known))}"
+            )
+
+
+def _check_keys(
+    table: Mapping[str, Any], shape: type[msgspec.Struct], where: str, spelling: str
+) -> None:
+    allowed = shape.__struct_fields__
+    for key in table:
+        if key not in allowed:
+            spell = spelling.format
+            written = str.upper if "__" in spelling else str
+            raise ConfigError(
+                f"{where}: unknown key {spell(written(key))}; allowed: "
+                + ", ".join(spell(written(name)) for name in allowed)
+            )
+
+
+def _convert(table: Table, shape: type[T], where: str, *, strict: bool) -> T:
+    try:
+        return msgspec.convert(table, shape, strict=strict, dec_hook=_hide)
+    except msgspec.ValidationError as error:
+        text = str(error).replace("$.", "")
+        raise ConfigError(f"{where}: {text}") from None
+
+
+def _hide(kind: type, value: Any) -> Any:
+    if kind is Secret and isinstance(value, (str, Secret)):
+        return value if isinstance(value, Secret) else Secret(value)
+    raise NotImplementedError(f"a value of type {kind.__name__}")
+
+
+def _check_private(path: Path) -> None:
+    mode = stat.S_IMODE(path.stat().st_mode)
+    if mode & 0o077:
+        raise ConfigError(
+            f"{path} holds a secret and is open to others (mode {mode:o}): "
+            f"chmod 600 {path}"
+        )
