@@ -1,7 +1,7 @@
 """The configuration: one TOML file, every key of which the environment can override.
 
 The file is `$PIKER_CONFIG`, else `piker-core/config.toml` in the user's configuration
-folder. `[kraken] ws_url` is overridden by `PIKER_KRAKEN__WS_URL`. Unknown keys are errors.
+folder. `PIKER_KRAKEN__WS_URL` overrides `[kraken] ws_url`. Unknown keys are errors.
 """
 
 import os

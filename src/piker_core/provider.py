@@ -50,7 +50,9 @@ def find_provider(name: str) -> ModuleType:
 def is_provider(name: str) -> bool:
     """Whether `find_provider` would find something to import under this name."""
     paths = [name] if "." in name else [f"providers.{name}", name]
-    return name in provider_names() or any(_exists(path) for path in paths)
+    return name in provider_names() or (
+        name not in sys.stdlib_module_names and any(_exists(path) for path in paths)
+    )
 
 
 def capabilities(provider: ModuleType) -> list[str]:
@@ -69,4 +71,6 @@ def _import(path: str) -> ModuleType:
     try:
         return importlib.import_module(path)
     except ImportError as error:
-        raise PikerError(f"provider module {path} cannot be imported: {error}") from error
+        raise PikerError(
+            f"provider module {path} cannot be imported: {error}"
+        ) from error

@@ -43,16 +43,22 @@ class MktPair(msgspec.Struct, frozen=True, kw_only=True):
         parts = (self.symbol, self.venue, self.expiry, self.provider)
         return ".".join(part for part in parts if part)
 
-    def quantize_price(self, price: Decimal | float | str, rounding: str = "nearest") -> Decimal:
+    def quantize_price(
+        self, price: Decimal | float | str, rounding: str = "nearest"
+    ) -> Decimal:
         """The multiple of the price tick nearest to (or "down", "up" from) a price."""
         return quantize(price, self.price_tick, rounding)
 
-    def quantize_size(self, size: Decimal | float | str, rounding: str = "down") -> Decimal:
+    def quantize_size(
+        self, size: Decimal | float | str, rounding: str = "down"
+    ) -> Decimal:
         """The multiple of the size tick below (or "nearest" to, "up" from) a size."""
         return quantize(size, self.size_tick, rounding)
 
 
-def quantize(number: Decimal | float | str, tick: Decimal, rounding: str = "nearest") -> Decimal:
+def quantize(
+    number: Decimal | float | str, tick: Decimal, rounding: str = "nearest"
+) -> Decimal:
     """The multiple of `tick` chosen by `rounding`; ticks such as 0.25 and 5 are respected.
 
     Floats count as the decimal they print as. Raises ValueError for a tick that is not

@@ -1,7 +1,9 @@
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
+
+from piker_core.dtypes import OHLCV_DTYPE as OHLCV_DTYPE
+from piker_core.dtypes import TICK_DTYPE as TICK_DTYPE
+from piker_core.dtypes import TICK_TYPES as TICK_TYPES
 
 def fold_ticks(
     ticks: NDArray[np.void],
@@ -10,4 +12,4 @@ def fold_ticks(
     start_s: int | None = None,
     end_s: int | None = None,
     close: float | None = None,
-) -> NDArray[Any]: ...
+) -> NDArray[np.void]: ...

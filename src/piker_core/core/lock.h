@@ -1,7 +1,9 @@
 /* The writer's lock: an open-file-description lock on the provider's tick segment.
  *
- * It dies with the process. A forked child closes its copy of the descriptor at once and
- * is no writer, so that it neither keeps nor drops its parent's lock.
+ * It dies with the process. Its descriptor is opened for it alone: a mapping made from it
+ * would keep the lock, also in a forked child that outlives the writer. Such a child closes
+ * its copy of the descriptor at once and is no writer, so that it neither keeps nor drops
+ * its parent's lock.
  */
 #ifndef PK_LOCK_H
 #define PK_LOCK_H
@@ -36,18 +38,24 @@ static inline int pk_watch_forks(void) {
     return pthread_atfork(pk_before_fork, pk_after_fork, pk_forget_locks);
 }
 
-/* Take the lock of an open file. 0, or an errno: EAGAIN if somebody has it. */
-static inline int pk_take_lock(pk_lock *lock, int fd) {
+/* Take the lock of a segment. 0, or an errno: EAGAIN if somebody has it. */
+static inline int pk_take_lock(pk_lock *lock, const char *name) {
     struct flock whole = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
-    if (fcntl(fd, F_OFD_SETLK, &whole)) {
-        return errno == EACCES ? EAGAIN : errno;
+    int error = 0;
+    pthread_mutex_lock(&pk_locks_guard); /* no fork between the opening and the noting */
+    int fd = pk_open_file(name, O_RDWR);
+    if (fd < 0) {
+        error = errno;
+    } else if (fcntl(fd, F_OFD_SETLK, &whole)) {
+        error = errno == EACCES ? EAGAIN : errno;
+        close(fd);
+    } else {
+        lock->fd = fd;
+        lock->next = pk_locks;
+        pk_locks = lock;
     }
-    pthread_mutex_lock(&pk_locks_guard);
-    lock->fd = fd;
-    lock->next = pk_locks;
-    pk_locks = lock;
     pthread_mutex_unlock(&pk_locks_guard);
-    return 0;
+    return error;
 }
 
 /* Give the lock back; its descriptor is closed. */
@@ -60,6 +68,8 @@ static inline void pk_drop_lock(pk_lock *lock) {
         }
     }
     if (lock->fd >= 0) {
+        struct flock whole = {.l_type = F_UNLCK, .l_whence = SEEK_SET};
+        fcntl(lock->fd, F_OFD_SETLK, &whole); /* whoever else may have got a copy of it */
         close(lock->fd);
         lock->fd = -1;
     }

@@ -31,7 +31,6 @@ cdef extern from "recover.h" nogil:
         char dtype[184]
 
     ctypedef struct pk_header:
-        char about[512]
         pk_word generation, status, heartbeat_ns, writer_pid, last_price, table_count
         pk_word counters[16]
         pk_word head, clock, first
@@ -118,7 +117,7 @@ cdef extern from "recover.h" nogil:
 
     uint64_t pk_hash(const void *bytes, size_t count, uint64_t hash) noexcept
     uint64_t pk_round_capacity(uint64_t capacity, uint64_t item_size) noexcept
-    void pk_lay_out(pk_identity *id, uint64_t table_item) noexcept
+    void pk_lay_out(pk_identity *id) noexcept
     int pk_read_header(int fd, uint32_t kind, pk_identity *id, char *why, size_t room) noexcept
     int pk_map(int fd, const pk_identity *id, int writer, int can_wait, pk_segment *out,
                char *why, size_t room) noexcept
@@ -132,6 +131,8 @@ cdef extern from "recover.h" nogil:
     int pk_is_current(int fd, const char *name) noexcept
     int pk_remove_file(const char *name) noexcept
     uint64_t pk_free_bytes() noexcept
+    void pk_write_about(pk_segment *s, const char *text, size_t size) noexcept
+    int pk_read_about(const pk_segment *s, char *text) noexcept
 
     void pk_prepend(pk_bars *b, pk_row *rows, const pk_side *sides, uint64_t count) noexcept
     void pk_prepare_side(pk_side *side, const pk_row *row, int newest) noexcept
@@ -142,7 +143,7 @@ cdef extern from "recover.h" nogil:
     int pk_intact(const pk_segment *s, uint64_t start, uint64_t count, uint64_t clock) noexcept
     int pk_search(const pk_segment *s, uint64_t low, uint64_t high, int64_t time,
                   uint64_t *found) noexcept
-    uint64_t pk_read_gaps(const pk_segment *s, pk_gap *gaps) noexcept
+    int pk_read_gaps(const pk_segment *s, pk_gap *gaps, uint64_t *known) noexcept
     void pk_own_row(const pk_bars *b, uint64_t sequence, pk_row *row, pk_side *side) noexcept
 
     int pk_resume_ticks(pk_ticks *t) noexcept
@@ -170,6 +171,7 @@ cdef extern from "recover.h" nogil:
 
 cdef extern from "wake.h" nogil:
     const uint32_t PK_DOORBELL
+    const int PK_DOORBELLS
     void pk_wake(pk_segment *s) noexcept
     void pk_wake_all(pk_segment *s) noexcept
     void pk_announce(pk_segment *s, uint32_t how) noexcept
@@ -181,7 +183,7 @@ cdef extern from "lock.h" nogil:
     ctypedef struct pk_lock:
         int fd
     int pk_watch_forks() noexcept
-    int pk_take_lock(pk_lock *lock, int fd) noexcept
+    int pk_take_lock(pk_lock *lock, const char *name) noexcept
     void pk_drop_lock(pk_lock *lock) noexcept
     int pk_lock_held(const char *name) noexcept
 

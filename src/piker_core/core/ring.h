@@ -8,13 +8,14 @@
  * 4. `first` moves up before the oldest row's slot is written for a new row, `head` moves
  *    up after it; `first` moves down after older rows were written below it.
  * 5. `clock` is the number of the newest finished row write.
+ * 6. A gap record in the table is changed only after its new version stands whole in the
+ *    header; meanwhile `table_stamp` is odd.
  */
 #ifndef PK_RING_H
 #define PK_RING_H
 
 #include "segment.h"
-
-#define PK_START (UINT64_C(1) << 40) /* the first live row: history goes below it */
+#include <math.h>
 
 enum { PK_FLAT = 1, PK_PARTIAL = 2, PK_BACKFILLED = 4, PK_REVISED = 8, PK_REPAIRED = 16, PK_GAP = 32 };
 
@@ -37,18 +38,15 @@ typedef struct {
     uint64_t folded; /* ticks of the tick ring below this sequence are in the rows */
 } pk_side;
 
-/* A gap record in the segment's table. */
-typedef struct {
-    pk_word start_ns;
-    pk_word end_ns;
-    pk_word cause[5];
-    pk_word repaired;
-} pk_gap;
+PK_AT(pk_row, index, 0); PK_AT(pk_row, time, 8); PK_AT(pk_row, open, 16); PK_AT(pk_row, high, 24);
+PK_AT(pk_row, low, 32); PK_AT(pk_row, close, 40); PK_AT(pk_row, volume, 48);
+PK_AT(pk_row, count, 56); PK_AT(pk_row, wap, 64); PK_AT(pk_row, flags, 72);
+
+PK_AT(pk_side, volume_low, 0); PK_AT(pk_side, worth, 8); PK_AT(pk_side, worth_low, 16);
+PK_AT(pk_side, open_time, 24); PK_AT(pk_side, open_id, 32); PK_AT(pk_side, close_time, 40);
+PK_AT(pk_side, close_id, 48); PK_AT(pk_side, folded, 56);
 
 _Static_assert(sizeof(pk_row) == 8 * PK_ROW_WORDS && sizeof(pk_side) == 8 * PK_SIDE_WORDS, "layout");
-_Static_assert(offsetof(pk_row, volume) == 48 && offsetof(pk_row, flags) == 72, "layout");
-_Static_assert(offsetof(pk_side, folded) == 56 && sizeof(pk_gap) == 64, "layout");
-_Static_assert(offsetof(pk_gap, cause) == 16 && offsetof(pk_gap, repaired) == 56, "layout");
 
 /* The writer's view; `row` and `side` are the newest row as it stands in the ring. */
 typedef struct {
@@ -73,8 +71,8 @@ static inline void pk_write_slot(pk_bars *b, uint64_t sequence, const pk_row *ro
     pk_segment *s = &b->segment;
     pk_word *stamp = &s->stamps[sequence % s->capacity];
     uint64_t number = ++b->clock;
-    pk_store(stamp, 2 * number - 1);
-    atomic_thread_fence(memory_order_release); /* SYNC slot: pairs with slot-recheck */
+    pk_store_release(stamp, 2 * number - 1);         /* SYNC begin: pairs with stamp-read */
+    atomic_thread_fence(memory_order_release);       /* SYNC slot: pairs with slot-recheck */
     pk_copy_in(pk_row_words(s, sequence), row, PK_ROW_WORDS);
     pk_copy_in(pk_side_words(s, sequence), side, PK_SIDE_WORDS);
     pk_store_release(stamp, 2 * number);             /* SYNC stamp: pairs with stamp-read */
@@ -135,41 +133,151 @@ static inline void pk_prepend(pk_bars *b, pk_row *rows, const pk_side *sides, ui
     }
 }
 
-/* Take over a ring that another writer left, wherever it was interrupted. */
+/* ---- gap records ------------------------------------------------------------------------------ */
+
+static inline pk_gap *pk_gap_at(const pk_segment *s, uint64_t number) {
+    return (pk_gap *)s->table + number % s->table_capacity;
+}
+
+static inline uint64_t pk_known_gaps(const pk_segment *s, uint64_t count) {
+    return count < s->table_capacity - 1u ? count : s->table_capacity - 1u;
+}
+
+/* What the engine writes by itself; a provider's own record of the interval takes its place. */
+#define PK_FEED_DOWN "feed down"
+
+/* From the header, where it stands whole, to its place in the table. */
+static inline void pk_place_gap(pk_segment *s) {
+    pk_header *header = s->header;
+    uint64_t words[8], number = pk_load(&header->gap_number);
+    pk_copy_out(words, (pk_word *)&header->gap, 8);
+    pk_copy_in((pk_word *)pk_gap_at(s, number), words, 8);
+    if (number == pk_load(&header->table_count)) {
+        pk_store(&header->table_count, number + 1);
+    }
+    pk_store_release(&header->table_stamp, pk_load(&header->table_stamp) + 1); /* SYNC gap-placed: pairs with gap-read */
+}
+
+static inline void pk_write_gap(pk_segment *s, uint64_t number, const uint64_t *words) {
+    pk_header *header = s->header;
+    atomic_thread_fence(memory_order_release); /* SYNC gap-over: pairs with gap-recheck */
+    pk_store(&header->gap_number, number);
+    pk_copy_in((pk_word *)&header->gap, words, 8);
+    pk_store_release(&header->table_stamp, pk_load(&header->table_stamp) + 1); /* SYNC gap-whole: pairs with gap-read */
+    atomic_thread_fence(memory_order_release); /* SYNC gap-over: pairs with gap-recheck */
+    pk_place_gap(s);
+}
+
+/* A new record, or another end, cause and state for the one that starts there. */
+static inline void pk_put_gap(pk_segment *s, int64_t start_ns, int64_t end_ns, const char *cause, int repaired) {
+    uint64_t count = pk_load(&s->header->table_count), place = count;
+    uint64_t words[8] = {(uint64_t)start_ns, (uint64_t)end_ns, 0, 0, 0, 0, 0, (uint64_t)repaired};
+    uint64_t old[5];
+    const char provisional[sizeof old] = PK_FEED_DOWN;
+    memcpy(words + 2, cause, strnlen(cause, sizeof old - 1));
+    for (uint64_t i = count; i-- > count - pk_known_gaps(s, count) && place == count;) {
+        const pk_gap *gap = pk_gap_at(s, i);
+        int64_t start = (int64_t)pk_load(&gap->start_ns), end = (int64_t)pk_load(&gap->end_ns);
+        pk_copy_out(old, gap->cause, 5);
+        if (start == start_ns || (start < end_ns && start_ns < end && !memcmp(old, provisional, sizeof old))) {
+            place = i;
+        }
+    }
+    pk_write_gap(s, place, words);
+}
+
+/* Copy the newest records, oldest first, and say how many; PK_BUSY if they do not hold still. */
+static inline int pk_read_gaps(const pk_segment *s, pk_gap *gaps, uint64_t *known) {
+    const pk_header *header = s->header;
+    for (int tries = 0; tries < 1 << 16; tries++) {
+        uint64_t stamp = pk_load_acquire(&header->table_stamp); /* SYNC gap-read: pairs with gap-placed, gap-whole */
+        uint64_t count = pk_load(&header->table_count), number = pk_load(&header->gap_number);
+        *known = pk_known_gaps(s, count);
+        for (uint64_t i = 0; i < *known; i++) {
+            int moving = stamp % 2 && number == count - *known + i;
+            const pk_gap *gap = moving ? &header->gap : pk_gap_at(s, count - *known + i);
+            pk_copy_out(&gaps[i], (const pk_word *)gap, 8);
+        }
+        atomic_thread_fence(memory_order_acquire); /* SYNC gap-recheck: pairs with gap-over */
+        if (pk_load(&header->table_stamp) == stamp) {
+            return PK_OK;
+        }
+    }
+    return PK_BUSY;
+}
+
+/* ---- taking over ------------------------------------------------------------------------------ */
+
+/* Can this be the row of that sequence? Sums of times and periods must not overflow. */
+static inline int pk_is_row(const pk_row *row, uint64_t sequence, int64_t period) {
+    return row->index == (int64_t)sequence && row->time >= 0 &&
+           row->time <= INT64_MAX / PK_NS - period && row->time % period == 0 && row->count >= 0 &&
+           isfinite(row->open) && isfinite(row->high) && isfinite(row->low) && isfinite(row->close);
+}
+
+static inline int pk_is_extent(const pk_bars *b) {
+    return b->head >= PK_START && b->head < 2 * PK_START && b->first <= b->head &&
+           b->head - b->first <= b->segment.capacity && b->clock < PK_START << 20 && b->period > 0;
+}
+
+/* Finish the rewrite that a killed writer had announced. */
+static inline int pk_resume_rewrite(pk_bars *b) {
+    pk_redo *redo = &b->segment.header->redo;
+    uint64_t sequence = pk_load(&redo->sequence), stamp = pk_load(&redo->stamp);
+    pk_row row, old_row;
+    pk_side side, old_side;
+    if (stamp % 2) {
+        pk_store(&redo->stamp, stamp + 1); /* the slot itself was not yet touched */
+        pk_store(&redo->sequence, 0);
+    } else if (sequence >= b->first && sequence < b->head) {
+        pk_copy_out(&row, redo->row, PK_ROW_WORDS);
+        pk_copy_out(&side, redo->side, PK_SIDE_WORDS);
+        if (!pk_is_row(&row, sequence, b->period)) {
+            return PK_REFUSED;
+        }
+        pk_own_row(b, sequence, &old_row, &old_side);
+        if (pk_load(&b->segment.stamps[sequence % b->segment.capacity]) % 2 ||
+            memcmp(&row, &old_row, sizeof row) || memcmp(&side, &old_side, sizeof side)) {
+            pk_write_slot(b, sequence, &row, &side);
+        }
+    }
+    return PK_OK;
+}
+
+/* Take over a ring that another writer left, wherever it was interrupted. PK_REFUSED: its
+ * numbers cannot be; what is not checked here is never used as a place or a length. */
 static inline int pk_resume_bars(pk_bars *b) {
     pk_header *header = b->segment.header;
-    pk_redo *redo = &header->redo;
+    pk_row oldest;
     b->head = pk_load(&header->head);
     b->first = pk_load(&header->first);
     b->clock = pk_load(&header->clock) + 1;
     b->period = b->segment.period;
-    if (b->first > b->head || b->head - b->first > b->segment.capacity || b->head > PK_START * 2) {
+    memset(&b->row, 0, sizeof b->row);
+    memset(&b->side, 0, sizeof b->side);
+    if (!pk_is_extent(b) || pk_load(&header->table_count) >= PK_START) {
         return PK_REFUSED;
     }
     pk_resume_reserved(&b->segment, b->first, b->head);
-    uint64_t sequence = pk_load(&redo->sequence);
-    if (pk_load(&redo->stamp) % 2) {
-        pk_store(&redo->stamp, pk_load(&redo->stamp) + 1); /* the slot itself was not yet touched */
-        pk_store(&redo->sequence, 0);
-    } else if (sequence >= b->first && sequence < b->head) {
-        pk_row row;
-        pk_side side;
-        pk_copy_out(&row, redo->row, PK_ROW_WORDS);
-        pk_copy_out(&side, redo->side, PK_SIDE_WORDS);
-        if (row.index != (int64_t)sequence) {
+    if (pk_resume_rewrite(b)) {
+        return PK_REFUSED;
+    }
+    if (pk_load(&header->table_stamp) % 2) {
+        if (pk_load(&header->gap_number) > pk_load(&header->table_count)) {
             return PK_REFUSED;
         }
-        pk_write_slot(b, sequence, &row, &side);
+        pk_place_gap(&b->segment);
     }
-    memset(&b->row, 0, sizeof b->row);
-    memset(&b->side, 0, sizeof b->side);
-    if (b->head > b->first) {
-        pk_own_row(b, b->head - 1, &b->row, &b->side);
-        if (b->row.index != (int64_t)(b->head - 1)) {
-            return PK_REFUSED;
-        }
+    if (b->head == b->first) {
+        return PK_OK;
     }
-    return PK_OK;
+    pk_own_row(b, b->first, &oldest, NULL);
+    pk_own_row(b, b->head - 1, &b->row, &b->side);
+    uint64_t newest = pk_load(&b->segment.stamps[(b->head - 1) % b->segment.capacity]);
+    return pk_is_row(&oldest, b->first, b->period) && pk_is_row(&b->row, b->head - 1, b->period) &&
+                   oldest.time <= b->row.time && newest % 2 == 0 && newest <= 2 * b->clock
+               ? PK_OK
+               : PK_REFUSED;
 }
 
 /* ---- reading ---------------------------------------------------------------------------------- */
@@ -205,7 +313,7 @@ static inline int pk_read_redo(const pk_segment *s, uint64_t sequence, pk_row *r
 static inline int pk_read_row(const pk_segment *s, uint64_t sequence, pk_row *row) {
     const pk_word *stamp = &s->stamps[sequence % s->capacity];
     for (int tries = 0; tries < 1 << 16; tries++) {
-        uint64_t before = pk_load_acquire(stamp); /* SYNC stamp-read: pairs with stamp */
+        uint64_t before = pk_load_acquire(stamp); /* SYNC stamp-read: pairs with stamp, begin */
         if (before % 2 == 0) {
             pk_copy_out(row, pk_row_words(s, sequence), PK_ROW_WORDS);
             atomic_thread_fence(memory_order_acquire); /* SYNC slot-recheck: pairs with slot */
@@ -215,7 +323,7 @@ static inline int pk_read_row(const pk_segment *s, uint64_t sequence, pk_row *ro
         } else if (pk_read_redo(s, sequence, row) == PK_OK && pk_load(stamp) == before) {
             return PK_OK;
         }
-        if (pk_load_acquire(&s->header->first) > sequence) {
+        if (pk_load_acquire(&s->header->first) > sequence) { /* SYNC first-recheck: pairs with first */
             return PK_LAPPED;
         }
     }
@@ -269,57 +377,6 @@ static inline int pk_search(const pk_segment *s, uint64_t low, uint64_t high, in
     }
     *found = low;
     return PK_OK;
-}
-
-/* ---- gap records ------------------------------------------------------------------------------ */
-
-static inline pk_gap *pk_gap_at(const pk_segment *s, uint64_t number) {
-    return (pk_gap *)s->table + number % s->table_capacity;
-}
-
-/* What the engine writes by itself; a provider's own record of the interval takes its place. */
-#define PK_FEED_DOWN "feed down"
-
-/* A new record, or another end, cause and state for the one that starts there. */
-static inline void pk_put_gap(pk_segment *s, int64_t start_ns, int64_t end_ns, const char *cause, int repaired) {
-    uint64_t count = pk_load(&s->header->table_count);
-    uint64_t known = count < s->table_capacity - 1u ? count : s->table_capacity - 1u;
-    uint64_t text[5] = {0}, old[5];
-    const char provisional[sizeof text] = PK_FEED_DOWN;
-    strncpy((char *)text, cause, sizeof text - 1);
-    for (uint64_t i = count; i-- > count - known;) {
-        pk_gap *gap = pk_gap_at(s, i);
-        int64_t start = (int64_t)pk_load(&gap->start_ns), end = (int64_t)pk_load(&gap->end_ns);
-        pk_copy_out(old, gap->cause, 5);
-        if (start == start_ns || (start < end_ns && start_ns < end && !memcmp(old, provisional, sizeof old))) {
-            pk_store(&gap->start_ns, (uint64_t)start_ns);
-            pk_store(&gap->end_ns, (uint64_t)end_ns);
-            pk_copy_in(gap->cause, text, 5);
-            pk_store_release(&gap->repaired, (uint64_t)repaired);
-            return;
-        }
-    }
-    pk_gap *gap = pk_gap_at(s, count);
-    pk_store(&gap->start_ns, (uint64_t)start_ns);
-    pk_store(&gap->end_ns, (uint64_t)end_ns);
-    pk_copy_in(gap->cause, text, 5);
-    pk_store(&gap->repaired, (uint64_t)repaired);
-    pk_store_release(&s->header->table_count, count + 1); /* SYNC gaps: pairs with gaps-read */
-}
-
-/* Copy the newest records, oldest first; how many. One slot may be in the making. */
-static inline uint64_t pk_read_gaps(const pk_segment *s, pk_gap *gaps) {
-    for (;;) {
-        uint64_t count = pk_load_acquire(&s->header->table_count); /* SYNC gaps-read: pairs with gaps */
-        uint64_t known = count < s->table_capacity - 1u ? count : s->table_capacity - 1u;
-        for (uint64_t i = 0; i < known; i++) {
-            pk_copy_out(&gaps[i], (pk_word *)pk_gap_at(s, count - known + i), 8);
-        }
-        atomic_thread_fence(memory_order_acquire);
-        if (pk_load(&s->header->table_count) == count) {
-            return known;
-        }
-    }
 }
 
 #endif

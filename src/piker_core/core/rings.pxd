@@ -26,5 +26,6 @@ cdef class BarReader:
 cdef bytes segment_name(str namespace, str provider, str fqme, int period)
 cdef Segment attach(bytes name, uint32_t kind, str what)
 cpdef str checked_namespace(namespace)
-cdef int doorbell(Segment segment, int place, uint64_t key)
+cdef int check_identity(Segment segment, str namespace, str provider, str fqme) except -1
+cdef int doorbell(Segment segment, int place, uint64_t key) except? -1
 cdef object wait_head(Segment segment, uint64_t after, timeout)

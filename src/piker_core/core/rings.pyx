@@ -2,24 +2,32 @@
 # cython: boundscheck=False, wraparound=False, freethreading_compatible=False
 """Bar rings as readers see them: numpy rows out of shared memory, no event loop needed."""
 
+import math
+import operator
 import os
 import re
+import time
 
 cimport cython
 from cpython.exc cimport PyErr_CheckSignals
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_INCREF
-from libc.errno cimport EINTR, errno
+from libc.errno cimport EINTR, ENOENT, errno
 from libc.math cimport INFINITY
 from libc.stdint cimport INT64_MAX, int64_t, uint32_t, uint64_t
+from libc.string cimport memcpy, memset
 from posix.unistd cimport getuid
 
 cimport numpy as cnp
 
 from piker_core.core.native cimport *
 
+import numpy as np
+
 from piker_core.dtypes import GAP_DTYPE, OHLCV_DTYPE, STATUSES
 from piker_core.errors import NotFound, PikerError, SegmentError
+
+__all__ = ["COUNTERS", "BarReader", "attach_bars", "checked_namespace", "describe_segment"]
 
 cnp.import_array()
 
@@ -31,6 +39,9 @@ cdef extern from "numpy/arrayobject.h":
 
 cdef cnp.dtype _ROW = OHLCV_DTYPE
 cdef type _ndarray = cnp.ndarray
+cdef enum:
+    _BIG_COPY = 4096  # rows whose copying is worth giving the GIL away for
+    _PATIENCE = 100  # looks at a text that is being written
 _NAMESPACE = re.compile(r"[A-Za-z0-9._-]{1,63}")
 
 COUNTERS = (
@@ -53,14 +64,14 @@ cpdef str checked_namespace(namespace):
 cdef bytes segment_name(str namespace, str provider, str fqme, int period):
     """File name of a ring: a hash of the namespace and user, a hash of what it holds."""
     space = f"{getuid()}/{namespace}".encode()
-    identity = f"{provider}/{fqme}/{period}".encode()
+    identity = f"{provider}/{fqme}/{period}".encode("utf-8", "surrogatepass")
     cdef uint64_t low = pk_hash(<char *>space, len(space), PK_HASH_START)
     cdef uint64_t high = pk_hash(<char *>identity, len(identity), low)
     return b"pk%08x.%016x" % ((low ^ (low >> 32)) & 0xFFFFFFFF, high)
 
 
 cdef Segment attach(bytes name, uint32_t kind, str what):
-    """Map a segment for reading. Raises NotFound, SegmentError or OSError."""
+    """Map a segment for reading. Raises NotFound or SegmentError."""
     cdef Segment segment = Segment.__new__(Segment)
     cdef char why[256]
     cdef int status = pk_attach(name, kind, &segment.native, &segment.identity, why, sizeof(why))
@@ -80,18 +91,30 @@ cdef Segment attach(bytes name, uint32_t kind, str what):
     raise SegmentError(f"{path} {text}") from OSError(errno, text)
 
 
+cdef int check_identity(Segment segment, str namespace, str provider, str fqme) except -1:
+    """A file under a ring's name must hold that ring. Raises SegmentError."""
+    if segment.namespace != namespace or segment.provider != provider or segment.fqme != fqme:
+        raise SegmentError(
+            f"/dev/shm/{segment.native.name.decode()} holds a ring of {segment.fqme or segment.provider} "
+            f"in {segment.namespace} (layout version {PK_VERSION}); remove it if it is not in use"
+        )
+    return 0
+
+
 cdef object wait_head(Segment segment, uint64_t after, timeout):
     """Sleep until the head is above `after`, without the GIL; the head."""
     cdef double seconds = INFINITY if timeout is None else timeout
     cdef int64_t deadline = INT64_MAX
     cdef int status
+    if seconds != seconds:
+        raise ValueError("timeout must be a number of seconds, or None")
     if seconds < 9e9:
         deadline = pk_clock_ns(CLOCK_MONOTONIC) + <int64_t>(max(seconds, 0.0) * 1e9)
     while True:
         with nogil:
             status = pk_wait_head(&segment.native, after, deadline)
         if status != EINTR:
-            return pk_load_acquire(&segment.native.header.head)
+            return pk_load_acquire(&segment.native.header.head)  # SYNC head-read: pairs with head
         PyErr_CheckSignals()
 
 
@@ -126,10 +149,19 @@ cdef class BarReader:
     cdef copy_rows(self, uint64_t start, uint64_t end):
         cdef cnp.npy_intp count = end - start
         cdef uint64_t asked = start
+        cdef Segment segment = self.segment
+        cdef pk_row *target
+        cdef int status = 0
         Py_INCREF(_ROW)
         rows = PyArray_NewFromDescr(_ndarray, _ROW, 1, &count, NULL, NULL, 0, NULL)
-        if count and pk_read_rows(&self.segment.native, &start, end, <pk_row *>cnp.PyArray_DATA(rows)):
-            raise SegmentError(f"rows of {self.segment.fqme} are damaged")
+        target = <pk_row *>cnp.PyArray_DATA(rows)
+        if count > _BIG_COPY:
+            with nogil:
+                status = pk_read_rows(&segment.native, &start, end, target)
+        elif count:
+            status = pk_read_rows(&segment.native, &start, end, target)
+        if status:
+            raise SegmentError(f"rows of {segment.fqme} are damaged")
         return rows[: end - start] if start > asked else rows
 
     @property
@@ -172,7 +204,7 @@ cdef class BarReader:
     @property
     def generation(self) -> int:
         """How many writers have opened this ring."""
-        return pk_load(&self._mapped().native.header.generation)
+        return pk_load_acquire(&self._mapped().native.header.generation)  # SYNC generation-read: pairs with generation
 
     @property
     def heartbeat_ns(self) -> int:
@@ -194,8 +226,13 @@ cdef class BarReader:
     @property
     def about(self) -> bytes:
         """What the provider says of the market, JSON text; empty if nothing."""
-        cdef char *text = self._mapped().native.header.about
-        return text[: strnlen(text, PK_ABOUT - 1)]
+        cdef char[512] text
+        cdef Segment segment = self._mapped()
+        for _ in range(_PATIENCE):
+            if pk_read_about(&segment.native, text) == PK_OK:
+                return text[: strnlen(text, PK_ABOUT - 1)]
+            time.sleep(0.001)  # its writer is being held up, or was killed in these few words
+        raise SegmentError(f"the description of {segment.fqme} is unfinished: open an engine again")
 
     cdef Segment _mapped(self):
         if self.segment is None:
@@ -230,9 +267,9 @@ cdef class BarReader:
         self.extent(&first, &head)
         native = &self.segment.native
         base.segment = self.segment
-        base.clock = pk_load_acquire(&native.header.clock)
+        base.clock = pk_load_acquire(&native.header.clock)  # SYNC clock-read: pairs with clock
         self.extent(&first, &head)
-        stop = head if end is None else min(max(<int64_t>end, <int64_t>first), <int64_t>head)
+        stop = head if end is None else _clamped_to(end, first, head)
         start = first if count >= <int64_t>(stop - first) else stop - max(count, 0)
         length = stop - start
         Py_INCREF(_ROW)
@@ -244,10 +281,16 @@ cdef class BarReader:
         return rows
 
     def intact(self, cnp.ndarray window not None) -> bool:
-        """False if a row of a window was overwritten or rewritten since it was taken."""
+        """False if a row of a window was overwritten or rewritten since it was taken.
+
+        `window`: what `window()` gave, or a view of it. Raises ValueError for another array.
+        """
         cdef object base = window
         cdef Window taken
-        cdef uint64_t slot
+        cdef char *low
+        cdef char *high
+        cdef char *items
+        cdef int axis
         while isinstance(base, cnp.ndarray):
             base = cnp.get_array_base(base)
         if not isinstance(base, Window):
@@ -256,16 +299,25 @@ cdef class BarReader:
         self._mapped()
         if taken.segment is not self.segment:
             raise ValueError("this window is of another reader")
-        if not window.shape[0]:
+        if not window.size:
             return True
-        slot = (<char *>cnp.PyArray_DATA(window) - <char *>self.segment.native.items) // (8 * PK_ROW_WORDS)
-        return pk_intact(&self.segment.native, slot, window.shape[0], taken.clock) != 0
+        low = high = <char *>cnp.PyArray_DATA(window)
+        for axis in range(window.ndim):
+            if window.strides[axis] < 0:
+                low += window.strides[axis] * (window.shape[axis] - 1)
+            else:
+                high += window.strides[axis] * (window.shape[axis] - 1)
+        items = <char *>self.segment.native.items
+        first = (low - items) // (8 * PK_ROW_WORDS)
+        return pk_intact(
+            &self.segment.native, first, (high - items) // (8 * PK_ROW_WORDS) - first + 1, taken.clock
+        ) != 0
 
     def snapshot(self, Py_ssize_t count, *, end=None):
         """Consistent copies of the newest `count` rows, or of those before sequence `end`."""
         cdef uint64_t first, head, stop
         self.extent(&first, &head)
-        stop = head if end is None else min(max(<int64_t>end, <int64_t>first), <int64_t>head)
+        stop = head if end is None else _clamped_to(end, first, head)
         return self.copy_rows(first if count >= <int64_t>(stop - first) else stop - max(count, 0), stop)
 
     def between(self, t0_s, t1_s):
@@ -284,7 +336,7 @@ cdef class BarReader:
 
         Sleeps without the GIL; signals are handled.
         """
-        return wait_head(self._mapped(), after, timeout)
+        return wait_head(self._mapped(), max(after, 0), timeout)
 
     async def changed(self, after) -> int:
         """`wait()` under trio: the head once it is above `after`; cancellable."""
@@ -294,9 +346,10 @@ cdef class BarReader:
     def gaps(self):
         """Gap records, oldest first: start_ns, end_ns (half-open), cause, repaired."""
         cdef Segment segment = self._mapped()
-        import numpy as np
         records = np.zeros(segment.native.table_capacity, GAP_DTYPE)
-        cdef uint64_t count = pk_read_gaps(&segment.native, <pk_gap *>cnp.PyArray_DATA(records))
+        cdef uint64_t count = 0
+        if pk_read_gaps(&segment.native, <pk_gap *>cnp.PyArray_DATA(records), &count):
+            raise SegmentError(f"the gap records of {segment.fqme} change all the time")
         return records[:count]
 
     def statistics(self) -> dict:
@@ -326,7 +379,11 @@ cdef class BarReader:
         return f"<BarReader {self.segment.fqme} {self.segment.native.period} s>"
 
 
-cdef int doorbell(Segment segment, int place, uint64_t key):
+cdef int doorbell(Segment segment, int place, uint64_t key) except? -1:
+    if place >= PK_DOORBELLS:
+        raise ValueError(f"there is no place {place} for a doorbell")
+    if not segment.native.can_wait:
+        return -1
     if place < 0:
         place = pk_claim_doorbell(&segment.native, key)
     elif key:
@@ -337,8 +394,60 @@ cdef int doorbell(Segment segment, int place, uint64_t key):
     return place
 
 
-cdef int64_t _clamped(seconds):
-    return int(min(max(seconds, -(1 << 62)), 1 << 62))
+cdef int64_t _clamped(seconds) except? -1:
+    """The first whole second from `seconds` on."""
+    return math.ceil(min(max(seconds, -(1 << 62)), 1 << 62))
+
+
+cdef uint64_t _clamped_to(sequence, uint64_t first, uint64_t head) except? 0:
+    return min(max(operator.index(sequence), first), head)
+
+
+def describe_segment(name: bytes) -> dict:
+    """What the header of a file in /dev/shm says, without mapping it: for listings.
+
+    `kind` is "bars", "ticks", or, with a `reason` and without the rest, "blank",
+    "damaged" or "foreign". Raises NotFound if there is no such file.
+    """
+    cdef pk_identity identity
+    cdef pk_header header
+    cdef char why[256]
+    cdef int status, fd = pk_open_file(name, os.O_RDONLY)
+    if fd < 0:
+        if errno == ENOENT:
+            raise NotFound(f"there is no /dev/shm/{os.fsdecode(name)}")
+        return {"kind": "foreign", "reason": f"cannot be opened: {os.strerror(errno)}"}
+    try:
+        memset(&identity, 0, sizeof(identity))
+        memset(&header, 0, sizeof(header))
+        status = pk_read_header(fd, PK_TICKS, &identity, why, sizeof(why))
+        if status == PK_REFUSED and identity.kind == PK_BARS:
+            status = pk_read_header(fd, PK_BARS, &identity, why, sizeof(why))
+        if status != PK_OK:
+            known = identity.magic == PK_MAGIC and identity.version == PK_VERSION
+            kind = "blank" if status == PK_BLANK else "damaged" if known else "foreign"
+            return {"kind": kind, "reason": why.decode("utf-8", "replace")}
+        text = os.pread(fd, sizeof(header), 0)
+        memcpy(&header, <char *>text, len(text))
+        return {
+            "kind": "bars" if identity.kind == PK_BARS else "ticks",
+            "namespace": identity.space.decode("utf-8", "replace"),
+            "provider": identity.provider.decode("utf-8", "replace"),
+            "fqme": identity.fqme.decode("utf-8", "replace"),
+            "period": identity.period,
+            "capacity": identity.capacity,
+            "bytes": identity.total_size,
+            "committed": os.fstat(fd).st_blocks * 512,
+            "created_ns": identity.created_ns,
+            "generation": pk_load(&header.generation),
+            "status": pk_load(&header.status),
+            "heartbeat_ns": <int64_t>pk_load(&header.heartbeat_ns),
+            "writer_pid": pk_load(&header.writer_pid),
+            "first": pk_load(&header.first),
+            "head": pk_load(&header.head),
+        }
+    finally:
+        os.close(fd)
 
 
 def attach_bars(fqme, *, period=1, namespace=None) -> BarReader:
@@ -352,6 +461,9 @@ def attach_bars(fqme, *, period=1, namespace=None) -> BarReader:
         raise NotFound(f"{fqme!r:.80} is not a market name such as xbtusd.kraken")
     space = checked_namespace(namespace)
     provider = fqme.rpartition(".")[2]
+    if not 0 < operator.index(period) < 1 << 31:
+        raise NotFound(f"there is no ring of {fqme}, {period} s: no writer has made one")
     reader.lock_name = segment_name(space, provider, "", 0)
     reader.segment = attach(segment_name(space, provider, fqme, period), PK_BARS, f"{fqme}, {period} s")
+    check_identity(reader.segment, space, provider, fqme)
     return reader

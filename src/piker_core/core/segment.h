@@ -1,125 +1,20 @@
-/* A shared-memory segment: its header, creation, checking, mapping and reservation.
+/* A shared-memory segment: creation, mapping, attaching and reservation.
  *
- * File layout, every part on a page boundary (docs/shm-format.md):
- *     header | wait page | table | stamps | sides | items
- * A ring of ticks has no stamps and sides. Items are mapped a second time behind
- * themselves, so that a window across the wrap is one stretch of memory.
+ * Items are mapped a second time behind themselves, so that a window across the wrap is
+ * one stretch of memory.
  */
 #ifndef PK_SEGMENT_H
 #define PK_SEGMENT_H
 
-#include "atomics.h"
+#include "layout.h"
 #include <fcntl.h>
-#include <stddef.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 
-#define PK_MAGIC UINT64_C(0x31474e5252454b50) /* "PKERRNG1" */
-#define PK_VERSION 1
-#define PK_BARS 1
-#define PK_TICKS 2
-#define PK_COUNTERS 16
-#define PK_DOORBELLS 56
-#define PK_ROW_WORDS 10
-#define PK_SIDE_WORDS 8
-#define PK_ABOUT 512
 #define PK_SHM "/dev/shm/"
 
-/* Written once, before the segment can be attached; covered by the checksum. */
-typedef struct {
-    uint64_t magic;
-    uint32_t version;
-    uint32_t kind;
-    uint64_t total_size;
-    uint32_t page_size;
-    uint32_t item_size;
-    uint64_t capacity;
-    uint64_t table_offset;
-    uint64_t stamp_offset;
-    uint64_t side_offset;
-    uint64_t item_offset;
-    uint32_t table_capacity;
-    uint32_t period;
-    int64_t created_ns;
-    uint32_t uid;
-    uint32_t reserved;
-    char space[64];
-    char provider[32];
-    char fqme[64];
-    char price_tick[32];
-    char size_tick[32];
-    char dtype[184];
-    uint64_t checksum;
-} pk_identity;
-
-/* Redo record: the row that is being rewritten, whole, before its slot is touched. */
-typedef struct {
-    pk_word stamp;
-    pk_word sequence;
-    pk_word row[PK_ROW_WORDS];
-    pk_word side[PK_SIDE_WORDS];
-} pk_redo;
-
-typedef struct {
-    pk_identity identity;
-    char about[PK_ABOUT]; /* what the provider says of the market, JSON text */
-    pk_word generation;
-    pk_word status;
-    pk_word heartbeat_ns;
-    pk_word writer_pid;
-    pk_word last_price;
-    pk_word table_count;
-    char unused_1[16];
-    pk_word counters[PK_COUNTERS];
-    char unused_2[64];
-    pk_word head;
-    pk_word clock;  /* bars: number of the newest row write; ticks: the intent */
-    char unused_3[48];
-    pk_word first;
-    char unused_4[56];
-    pk_redo redo;
-} pk_header;
-
-/* The one page that readers may write to. */
-typedef struct {
-    pk_half waiting;
-    pk_half turn;
-    char unused_0[56];
-    pk_word doorbells[PK_DOORBELLS];
-} pk_wait_page;
-
-_Static_assert(sizeof(pk_identity) == 512, "identity fills 512 bytes");
-_Static_assert(offsetof(pk_identity, total_size) == 16, "layout");
-_Static_assert(offsetof(pk_identity, capacity) == 32, "layout");
-_Static_assert(offsetof(pk_identity, item_offset) == 64, "layout");
-_Static_assert(offsetof(pk_identity, table_capacity) == 72, "layout");
-_Static_assert(offsetof(pk_identity, created_ns) == 80, "layout");
-_Static_assert(offsetof(pk_identity, space) == 96, "layout");
-_Static_assert(offsetof(pk_identity, provider) == 160, "layout");
-_Static_assert(offsetof(pk_identity, fqme) == 192, "layout");
-_Static_assert(offsetof(pk_identity, price_tick) == 256, "layout");
-_Static_assert(offsetof(pk_identity, size_tick) == 288, "layout");
-_Static_assert(offsetof(pk_identity, dtype) == 320, "layout");
-_Static_assert(offsetof(pk_identity, checksum) == 504, "layout");
-_Static_assert(offsetof(pk_header, about) == 512, "layout");
-_Static_assert(offsetof(pk_header, generation) == 1024, "layout");
-_Static_assert(offsetof(pk_header, status) == 1032, "layout");
-_Static_assert(offsetof(pk_header, heartbeat_ns) == 1040, "layout");
-_Static_assert(offsetof(pk_header, writer_pid) == 1048, "layout");
-_Static_assert(offsetof(pk_header, last_price) == 1056, "layout");
-_Static_assert(offsetof(pk_header, table_count) == 1064, "layout");
-_Static_assert(offsetof(pk_header, counters) == 1088, "layout");
-_Static_assert(offsetof(pk_header, head) == 1280, "head has its own cache line");
-_Static_assert(offsetof(pk_header, clock) == 1288, "layout");
-_Static_assert(offsetof(pk_header, first) == 1344, "first has its own cache line");
-_Static_assert(offsetof(pk_header, redo) == 1408, "layout");
-_Static_assert(sizeof(pk_redo) == 160 && sizeof(pk_header) == 1568, "layout");
-_Static_assert(sizeof(pk_wait_page) == 512, "layout");
-
-/* A mapped segment, in this process. `owner`: this process may write. */
+/* A mapped segment, in this process. `can_wait`: the wait page may be written to. */
 typedef struct pk_segment {
     uint8_t *base;
     size_t mapped;
@@ -141,86 +36,6 @@ typedef struct pk_segment {
     int can_wait;
     char name[64];
 } pk_segment;
-
-enum { PK_OK = 0, PK_MISSING, PK_REFUSED, PK_SYSTEM, PK_BLANK, PK_LAPPED, PK_BUSY };
-
-static inline uint64_t pk_hash(const void *bytes, size_t count, uint64_t hash) {
-    const uint8_t *byte = bytes;
-    for (size_t i = 0; i < count; i++) { /* FNV-1a */
-        hash = (hash ^ byte[i]) * UINT64_C(0x100000001b3);
-    }
-    return hash;
-}
-
-#define PK_HASH_START UINT64_C(0xcbf29ce484222325)
-
-static inline uint64_t pk_round_up(uint64_t size, uint64_t unit) {
-    return (size + unit - 1) / unit * unit;
-}
-
-static inline uint64_t pk_page_size(void) { return (uint64_t)sysconf(_SC_PAGESIZE); }
-
-/* The capacity rounded up, so that the items fill whole pages. */
-static inline uint64_t pk_round_capacity(uint64_t capacity, uint64_t item_size) {
-    uint64_t a = pk_page_size(), b = item_size;
-    while (b) {
-        uint64_t rest = a % b;
-        a = b;
-        b = rest;
-    }
-    return pk_round_up(capacity ? capacity : 1, pk_page_size() / a);
-}
-
-/* Fill in sizes and offsets, which follow from kind, capacity, item size and table. */
-static inline void pk_lay_out(pk_identity *id, uint64_t table_item) {
-    uint64_t page = pk_page_size(), bars = id->kind == PK_BARS;
-    id->page_size = (uint32_t)page;
-    id->table_offset = 2 * page;
-    id->stamp_offset = id->table_offset + pk_round_up(id->table_capacity * table_item, page);
-    id->side_offset = id->stamp_offset + pk_round_up(bars * id->capacity * 8, page);
-    id->item_offset =
-        id->side_offset + pk_round_up(bars * id->capacity * 8 * PK_SIDE_WORDS, page);
-    id->total_size = id->item_offset + id->capacity * id->item_size;
-}
-
-static inline uint64_t pk_checksum(const pk_identity *id) {
-    return pk_hash(id, offsetof(pk_identity, checksum), PK_HASH_START);
-}
-
-static inline int pk_ends(const char *text, size_t room) { return memchr(text, 0, room) != NULL; }
-
-/* Is this header ours, whole and true of a file of this size? A sentence if not. */
-static inline int pk_check(const pk_identity *id, uint64_t size, uint32_t kind, char *why,
-                           size_t room) {
-    if (id->magic != PK_MAGIC) {
-        snprintf(why, room, "is no piker-core ring of layout version %d", PK_VERSION);
-    } else if (id->version != PK_VERSION) {
-        snprintf(why, room, "has layout version %u, this piker-core reads version %d",
-                 id->version, PK_VERSION);
-    } else if (id->checksum != pk_checksum(id)) {
-        snprintf(why, room, "has a damaged header (layout version %d)", PK_VERSION);
-    } else if (id->kind != kind) {
-        snprintf(why, room, "is of another kind of ring (layout version %d)", PK_VERSION);
-    } else {
-        pk_identity wanted = *id;
-        uint64_t item = kind == PK_BARS ? 8 * PK_ROW_WORDS : 64;
-        int sane = id->item_size == item && id->capacity && id->capacity < UINT64_C(1) << 40 &&
-                   id->table_capacity <= 1 << 20 && pk_ends(id->space, sizeof id->space) &&
-                   pk_ends(id->provider, sizeof id->provider) &&
-                   pk_ends(id->fqme, sizeof id->fqme) &&
-                   pk_ends(id->price_tick, sizeof id->price_tick) &&
-                   pk_ends(id->size_tick, sizeof id->size_tick) &&
-                   pk_ends(id->dtype, sizeof id->dtype) && (kind != PK_BARS || id->period);
-        pk_lay_out(&wanted, 64);
-        if (sane && !memcmp(&wanted, id, sizeof wanted) && id->total_size == size &&
-            id->capacity == pk_round_capacity(id->capacity, item)) {
-            return PK_OK;
-        }
-        snprintf(why, room, "has sizes that do not fit its file of %llu bytes (layout version %d)",
-                 (unsigned long long)size, PK_VERSION);
-    }
-    return PK_REFUSED;
-}
 
 static inline int pk_refuse_errno(char *why, size_t room, const char *what) {
     int error = errno;
@@ -386,11 +201,33 @@ static inline int pk_reopen(const pk_segment *s) {
     return fd;
 }
 
+/* A ring of bars holds at most so many times what it leaves free for all others, so that
+ * one that grows and grows fails by itself and the rest goes on. */
+#define PK_SHARE 8
+
+static inline uint64_t pk_slots_size(const pk_segment *s, uint64_t count) {
+    uint64_t width = s->item_words + (s->kind == PK_BARS ? 1 + PK_SIDE_WORDS : 0);
+    return 8 * width * (count < s->capacity ? count : s->capacity);
+}
+
+static inline int pk_leaves_room(const pk_segment *s, int fd, uint64_t low, uint64_t high) {
+    struct statvfs space;
+    if (s->kind != PK_BARS || fstatvfs(fd, &space) || !space.f_blocks) {
+        return 1; /* no blocks: a file system without a limit */
+    }
+    uint64_t left = (uint64_t)space.f_bavail * space.f_frsize, held = pk_slots_size(s, high - low);
+    uint64_t more = held - pk_slots_size(s, s->reserved_high - s->reserved_low);
+    return more <= left && held / PK_SHARE <= left - more;
+}
+
 /* Reserve [low, high) besides what is reserved; all slots where that is a whole ring. */
 static inline int pk_reserve_exactly(pk_segment *s, int fd, uint64_t low, uint64_t high) {
     int error = 0;
     low = low < s->reserved_low ? low : s->reserved_low;
     high = high > s->reserved_high ? high : s->reserved_high;
+    if (!pk_leaves_room(s, fd, low, high)) {
+        return ENOSPC;
+    }
     if (high - low >= s->capacity) {
         error = pk_reserve_slots(s, fd, 0, s->capacity);
         high = low + s->capacity;
@@ -478,16 +315,69 @@ static inline int pk_remove_file(const char *name) {
     return unlink(path) ? errno : 0;
 }
 
-/* Space left for shared memory. */
+/* Space left for shared memory; a file system without blocks has no limit. */
 static inline uint64_t pk_free_bytes(void) {
     struct statvfs space;
-    return statvfs(PK_SHM, &space) ? 0 : (uint64_t)space.f_bavail * space.f_frsize;
+    if (statvfs(PK_SHM, &space)) {
+        return 0;
+    }
+    return space.f_blocks ? (uint64_t)space.f_bavail * space.f_frsize : UINT64_MAX;
 }
 
-/* The last act of a creation: the header, in one write. */
+static inline int pk_write_bytes(int fd, const void *bytes, size_t size, size_t offset) {
+    ssize_t written = pwrite(fd, bytes, size, (off_t)offset);
+    return written == (ssize_t)size ? 0 : written < 0 ? errno : EIO;
+}
+
+/* The last act of a creation: the state of an empty ring, then what makes it one. */
 static inline int pk_write_header(int fd, pk_identity *id) {
+    pk_header header;
+    memset(&header, 0, sizeof header);
+    if (id->kind == PK_BARS) {
+        pk_store(&header.head, PK_START);
+        pk_store(&header.first, PK_START);
+    }
     id->checksum = pk_checksum(id);
-    return pwrite(fd, id, sizeof *id, 0) == sizeof *id ? 0 : errno;
+    int error = pk_write_bytes(fd, (uint8_t *)&header + sizeof *id, sizeof header - sizeof *id, sizeof *id);
+    return error ? error : pk_write_bytes(fd, id, sizeof *id, 0);
+}
+
+/* ---- a text that readers may find in the making ------------------------------------------------ */
+
+/* Say what the provider knows of the market: up to PK_ABOUT - 1 bytes. */
+static inline void pk_write_about(pk_segment *s, const char *text, size_t size) {
+    pk_header *header = s->header;
+    uint64_t next[PK_ABOUT / 8] = {0}, now[PK_ABOUT / 8];
+    memcpy(next, text, size < PK_ABOUT ? size : PK_ABOUT - 1);
+    pk_copy_out(now, header->about, PK_ABOUT / 8);
+    uint64_t stamp = pk_load(&header->about_stamp);
+    if (stamp % 2 == 0 && !memcmp(now, next, sizeof now)) {
+        return;
+    }
+    stamp |= 1; /* odd already: a writer was killed here */
+    pk_store(&header->about_stamp, stamp);
+    atomic_thread_fence(memory_order_release); /* SYNC about: pairs with about-recheck */
+    pk_copy_in(header->about, next, PK_ABOUT / 8);
+    pk_store_release(&header->about_stamp, stamp + 1); /* SYNC about-done: pairs with about-read */
+}
+
+/* Copy that text, ended by a zero byte. PK_BUSY: it is being written, or for ever unfinished. */
+static inline int pk_read_about(const pk_segment *s, char *text) {
+    const pk_header *header = s->header;
+    uint64_t words[PK_ABOUT / 8];
+    for (int tries = 0; tries < 1 << 16; tries++) {
+        uint64_t stamp = pk_load_acquire(&header->about_stamp); /* SYNC about-read: pairs with about-done */
+        if (stamp % 2 == 0) {
+            pk_copy_out(words, header->about, PK_ABOUT / 8);
+            atomic_thread_fence(memory_order_acquire); /* SYNC about-recheck: pairs with about */
+            if (pk_load(&header->about_stamp) == stamp) {
+                memcpy(text, words, PK_ABOUT);
+                text[PK_ABOUT - 1] = 0;
+                return PK_OK;
+            }
+        }
+    }
+    return PK_BUSY;
 }
 
 #endif

@@ -56,67 +56,81 @@ cdef object _segment_error(bytes name, const char *why):
     return SegmentError(f"{path} {why.decode('utf-8', 'replace')}; remove it if it is not in use")
 
 
+cdef int _lock(pk_lock *lock, int fd, bytes name, str what) except -1:
+    """Take the writer's lock: 1 if it is held and `fd` is still the file of that name, else 0."""
+    cdef int error = pk_take_lock(lock, name)
+    if error == ENOENT:
+        return 0
+    if error == EAGAIN:
+        raise WriterBusy(f"another process or engine writes {what}: close it, or read its rings with attach_bars()")
+    _check_errno(error, what)
+    return pk_is_current(lock.fd, name) and pk_is_current(fd, name)
+
+
+cdef int _open_file(bytes name, pk_identity *wanted, int *created, str what) except -1:
+    """A descriptor of the file of a ring, which is created where there is none."""
+    cdef int fd, error
+    while True:
+        created[0] = 0
+        fd = pk_open_file(name, O_RDWR)
+        if fd < 0 and errno == ENOENT:
+            fd = pk_create_file(name, wanted.total_size, wanted.stamp_offset)
+            created[0] = fd >= 0
+            if fd < 0 and errno == EEXIST:
+                continue
+            _check_errno(errno if fd < 0 else 0, what)
+        if fd >= 0:
+            return fd
+        error = errno
+        raise SegmentError(
+            f"/dev/shm/{name.decode()} cannot be opened ({os.strerror(error)}) as a ring of this layout version; remove it"
+        )
+
+
 cdef int _open_or_create(bytes name, pk_identity *wanted, pk_lock *lock, str what,
                          int *created) except -1:
     """A descriptor of the segment, whose header is then valid in *wanted.
 
     With `lock`, the lock is taken before anything is believed, and stays held.
     """
+    cdef int fd = -1
+    try:
+        while True:
+            fd = _open_file(name, wanted, created, what)
+            if (lock == NULL or _lock(lock, fd, name, what)) and _settle(fd, name, wanted, what, created[0]):
+                return fd
+            close(fd)
+            fd = -1
+            if lock != NULL:
+                pk_drop_lock(lock)
+    except BaseException:
+        if fd >= 0:
+            close(fd)
+        if lock != NULL:
+            pk_drop_lock(lock)
+        raise
+
+
+cdef int _settle(int fd, bytes name, pk_identity *wanted, str what, bint created) except -1:
+    """Write the header of a new file, or check that of an old one; 0 if the file had to go."""
     cdef pk_identity found
     cdef char why[256]
-    cdef int fd, status, error
-    while True:
-        created[0] = 0
-        fd = pk_open_file(name, O_RDWR)
-        if fd < 0 and errno == ENOENT:
-            created[0] = 1
-            fd = pk_create_file(name, wanted.total_size, wanted.stamp_offset)
-            if fd < 0 and errno == EEXIST:
-                continue
-        if fd < 0:
-            error = errno
-            if created[0]:
-                _check_errno(error, what)
-            raise SegmentError(f"/dev/shm/{name.decode()} cannot be opened ({os.strerror(error)}) as a ring of this layout version; remove it")
-        if lock != NULL:
-            error = pk_take_lock(lock, fd)
-            if error:
-                close(fd)
-                if error == EAGAIN:
-                    raise WriterBusy(f"another process or engine writes {what}: close it, or read its rings with attach_bars()")
-                _check_errno(error, what)
-            if not pk_is_current(fd, name):
-                pk_drop_lock(lock)
-                continue
-        if created[0]:
-            error = pk_write_header(fd, wanted)
-            if error:
-                pk_remove_file(name)
-                _close(fd, lock)
-                _check_errno(error, what)
-            return fd
-        status = pk_read_header(fd, wanted.kind, &found, why, sizeof(why))
-        if status == PK_OK:
-            try:
-                _check_same(name, wanted, &found, what)
-            except BaseException:
-                _close(fd, lock)
-                raise
-            wanted[0] = found
-            return fd
-        if status == PK_BLANK:
+    cdef int status, error
+    if created:
+        error = pk_write_header(fd, wanted)
+        if error:
             pk_remove_file(name)
-            _close(fd, lock)
-            continue
-        _close(fd, lock)
+            _check_errno(error, what)
+        return 1
+    status = pk_read_header(fd, wanted.kind, &found, why, sizeof(why))
+    if status == PK_BLANK:
+        pk_remove_file(name)
+        return 0
+    if status != PK_OK:
         raise _segment_error(name, why)
-
-
-cdef void _close(int fd, pk_lock *lock) noexcept:
-    if lock != NULL:
-        pk_drop_lock(lock)
-    else:
-        close(fd)
+    _check_same(name, wanted, &found, what)
+    wanted[0] = found
+    return 1
 
 
 cdef int _check_same(bytes name, pk_identity *wanted, pk_identity *found, str what) except -1:
@@ -142,28 +156,47 @@ cdef int _open_ticks(FeedEngine engine, tick_capacity) except -1:
     identity.kind = PK_TICKS
     identity.capacity = pk_round_capacity(tick_capacity, 64)
     identity.table_capacity = 4096
-    pk_lay_out(&identity, 64)
+    pk_lay_out(&identity)
     if not os.path.exists(b"/dev/shm/" + name) and pk_free_bytes() < identity.total_size:
         _check_errno(ENOSPC, f"{what}, {identity.total_size >> 20} MB")
     fd = _open_or_create(name, &identity, &engine.lock, what, &created)
     memcpy(engine.ticks.segment.name, <char *>name, len(name) + 1)
     status = pk_map(fd, &identity, 1, 1, &engine.ticks.segment, why, sizeof(why))
+    close(fd)
     if status:
         pk_drop_lock(&engine.lock)
         raise _segment_error(name, why)
     header = engine.ticks.segment.header
-    if pk_resume_ticks(&engine.ticks) or pk_load(&header.table_count) > identity.table_capacity:
+    if pk_resume_ticks(&engine.ticks):
         pk_drop_lock(&engine.lock)
         raise SegmentError(f"/dev/shm/{name.decode()} has an impossible head (layout version {PK_VERSION}); remove it")
     if pk_chain_ticks(&engine.chain, &engine.ticks):
         pk_drop_lock(&engine.lock)
         raise MemoryError
     pk_store(&header.writer_pid, getpid())
-    pk_store_release(&header.generation, pk_load(&header.generation) + 1)
+    pk_store_release(&header.generation, pk_load(&header.generation) + 1)  # SYNC generation: pairs with generation-read
     return 0
 
 
+cdef void _remove_new(Market market) noexcept:
+    """Remove the files of a market's rings that no writer has finished opening."""
+    cdef pk_segment *segment
+    for ring in market.rings:
+        segment = &(<BarWriter>ring).native.segment
+        if pk_load(&segment.header.generation) == 0:
+            pk_remove_file(segment.name)
+
+
 cdef BarWriter _open_bars(Market market, int period, rows, price_tick, size_tick, bytes about, int *old):
+    """Open one ring of a market; where that fails, the new ones before it are removed."""
+    try:
+        return _open_ring(market, period, rows, price_tick, size_tick, about, old)
+    except BaseException:
+        _remove_new(market)
+        raise
+
+
+cdef BarWriter _open_ring(Market market, int period, rows, price_tick, size_tick, bytes about, int *old):
     cdef BarWriter ring = BarWriter.__new__(BarWriter)
     cdef FeedEngine engine = market.engine
     cdef pk_identity identity
@@ -181,20 +214,18 @@ cdef BarWriter _open_bars(Market market, int period, rows, price_tick, size_tick
     identity.period = period
     identity.capacity = pk_round_capacity(rows, OHLCV_DTYPE.itemsize)
     identity.table_capacity = 256
-    pk_lay_out(&identity, 64)
+    pk_lay_out(&identity)
     fd = _open_or_create(name, &identity, NULL, what, &created)
     memcpy(ring.native.segment.name, <char *>name, len(name) + 1)
     status = pk_map(fd, &identity, 1, 1, &ring.native.segment, why, sizeof(why))
     close(fd)
     if status:
+        if created:
+            pk_remove_file(name)
         raise _segment_error(name, why)
-    if created:
-        pk_store(&ring.native.segment.header.head, PK_START)
-        pk_store(&ring.native.segment.header.first, PK_START)
     if pk_resume_bars(&ring.native):
         raise SegmentError(f"/dev/shm/{name.decode()} has an impossible head, first or row (layout version {PK_VERSION}); remove it")
-    memset(ring.native.segment.header.about, 0, PK_ABOUT)
-    memcpy(ring.native.segment.header.about, <char *>about, len(about))
+    pk_write_about(&ring.native.segment, <char *>about, len(about))
     old[0] = not created
     return ring
 
@@ -242,7 +273,7 @@ cdef uint32_t _market_id(FeedEngine engine, str fqme) except? 0:
     place = <char *>segment.table + 64 * count
     memset(place, 0, 64)
     memcpy(place, <char *>name, len(name))
-    pk_store_release(&segment.header.table_count, count + 1)
+    pk_store_release(&segment.header.table_count, count + 1)  # SYNC names: pairs with names-read
     return count
 
 
@@ -253,7 +284,7 @@ cdef void _open_generation(FeedEngine engine, Market market) noexcept:
         (<BarWriter>ring).woken = (<BarWriter>ring).native.head
         pk_store(&header.writer_pid, getpid())
         pk_store(&header.heartbeat_ns, pk_wall_ns())
-        pk_store_release(&header.generation, pk_load(&header.generation) + 1)
+        pk_store_release(&header.generation, pk_load(&header.generation) + 1)  # SYNC generation: pairs with generation-read
         pk_wake_all(&(<BarWriter>ring).native.segment)
     _store_last(market)
 

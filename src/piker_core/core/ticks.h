@@ -9,8 +9,6 @@
 
 #include "segment.h"
 
-#define PK_TICK_WORDS 8
-
 typedef struct {
     uint64_t sequence;
     int64_t time_ns;
@@ -26,8 +24,11 @@ typedef struct {
     uint32_t unused;
 } pk_tick;
 
-_Static_assert(sizeof(pk_tick) == 64 && offsetof(pk_tick, market) == 48, "one cache line");
-_Static_assert(offsetof(pk_tick, type) == 56 && offsetof(pk_tick, flags) == 59, "layout");
+PK_AT(pk_tick, sequence, 0); PK_AT(pk_tick, time_ns, 8); PK_AT(pk_tick, recv_ns, 16);
+PK_AT(pk_tick, price, 24); PK_AT(pk_tick, size, 32); PK_AT(pk_tick, id, 40);
+PK_AT(pk_tick, market, 48); PK_AT(pk_tick, count, 52); PK_AT(pk_tick, type, 56);
+PK_AT(pk_tick, side, 58); PK_AT(pk_tick, flags, 59); PK_AT(pk_tick, unused, 60);
+_Static_assert(sizeof(pk_tick) == 8 * PK_TICK_WORDS, "one cache line");
 
 enum { PK_TRADE = 1, PK_UTRADE, PK_DARK_TRADE, PK_BID, PK_ASK, PK_BSIZE, PK_ASIZE, PK_LAST, PK_VOLUME, PK_TYPES };
 
@@ -43,29 +44,37 @@ static inline void pk_publish_tick(pk_ticks *t, pk_tick *tick) {
     pk_store(&header->clock, t->head + 1);
     atomic_thread_fence(memory_order_release); /* SYNC intent: pairs with intent-recheck */
     pk_copy_in(t->segment.items + t->head % t->segment.capacity * PK_TICK_WORDS, tick, PK_TICK_WORDS);
-    pk_store_release(&header->head, ++t->head); /* SYNC tick-head: pairs with tick-head-read */
-}
-
-/* Take over a ring that another writer left; the record it was killed in is not there. */
-static inline int pk_resume_ticks(pk_ticks *t) {
-    pk_segment *s = &t->segment;
-    uint64_t intent = pk_load(&s->header->clock);
-    t->head = pk_load(&s->header->head);
-    if (t->head >= UINT64_C(1) << 62 || intent - t->head > 1) {
-        return PK_REFUSED;
-    }
-    pk_resume_reserved(s, t->head > s->capacity ? t->head - s->capacity : 0, t->head);
-    return PK_OK;
+    pk_store_release(&header->head, ++t->head); /* SYNC head: pairs with head-read */
 }
 
 static inline uint64_t pk_ticks_head(const pk_segment *s) {
-    return pk_load_acquire(&s->header->head); /* SYNC tick-head-read: pairs with tick-head */
+    return pk_load_acquire(&s->header->head); /* SYNC head-read: pairs with head */
 }
 
 /* The oldest record that is still whole. */
 static inline uint64_t pk_ticks_first(const pk_segment *s) {
     uint64_t intent = pk_load(&s->header->clock);
     return intent > s->capacity ? intent - s->capacity : 0;
+}
+
+/* Is the record of that sequence where it belongs? For the writer, who alone changes it. */
+static inline int pk_has_tick(const pk_segment *s, uint64_t sequence) {
+    return pk_load(s->items + sequence % s->capacity * PK_TICK_WORDS) == sequence;
+}
+
+/* Take over a ring that another writer left; the record it was killed in is not there.
+ * PK_REFUSED: its numbers cannot be. */
+static inline int pk_resume_ticks(pk_ticks *t) {
+    pk_segment *s = &t->segment;
+    uint64_t intent = pk_load(&s->header->clock), first = pk_ticks_first(s);
+    t->head = pk_load(&s->header->head);
+    if (t->head >= UINT64_C(1) << 62 || intent - t->head > 1 ||
+        pk_load(&s->header->table_count) > s->table_capacity ||
+        (first < t->head && !(pk_has_tick(s, first) && pk_has_tick(s, t->head - 1)))) {
+        return PK_REFUSED;
+    }
+    pk_resume_reserved(s, t->head > s->capacity ? t->head - s->capacity : 0, t->head);
+    return PK_OK;
 }
 
 /* Copy records [from, from + count), of which those below *whole were overwritten meanwhile. */

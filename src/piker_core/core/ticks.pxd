@@ -21,5 +21,6 @@ cdef class TickCursor:
     cdef Py_ssize_t room
     cdef uint8_t *wanted
 
+    cdef Segment _mapped(self)
     cdef uint64_t _grow(self, Py_ssize_t most) except? 0
     cdef Py_ssize_t _keep(self, Py_ssize_t kept, uint64_t count) noexcept

@@ -11,13 +11,15 @@ cimport numpy as cnp
 
 from piker_core.core.native cimport *
 from piker_core.core.rings cimport (
-    Segment, attach, checked_namespace, doorbell, segment_name, wait_head,
+    Segment, attach, check_identity, checked_namespace, doorbell, segment_name, wait_head,
 )
 
 import numpy as np
 
 from piker_core.dtypes import TICK_DTYPE
 from piker_core.errors import NotFound, PikerError, SegmentError
+
+__all__ = ["TickCursor", "TickReader", "attach_ticks"]
 
 cnp.import_array()
 
@@ -28,7 +30,8 @@ cdef str _market_name(Segment segment, uint64_t market):
 
 
 cdef uint64_t _market_count(Segment segment):
-    return min(pk_load_acquire(&segment.native.header.table_count), <uint64_t>segment.native.table_capacity)
+    cdef uint64_t count = pk_load_acquire(&segment.native.header.table_count)  # SYNC names-read: pairs with names
+    return min(count, <uint64_t>segment.native.table_capacity)
 
 
 cdef uint64_t _head(Segment segment) except? 0:
@@ -73,7 +76,7 @@ cdef class TickReader:
     @property
     def generation(self) -> int:
         """How many writers have opened this ring."""
-        return pk_load(&self._mapped().native.header.generation)
+        return pk_load_acquire(&self._mapped().native.header.generation)  # SYNC generation-read: pairs with generation
 
     @property
     def heartbeat_ns(self) -> int:
@@ -158,6 +161,11 @@ cdef class TickCursor:
     def __dealloc__(self):
         free(self.wanted)
 
+    cdef Segment _mapped(self):
+        if self.segment is None:
+            raise PikerError("this cursor has no ring: use TickReader.cursor()")
+        return self.segment
+
     @property
     def lost(self) -> int:
         """Ticks, of all markets, overwritten before this cursor read them, as of its last poll."""
@@ -171,7 +179,7 @@ cdef class TickCursor:
     @property
     def head(self) -> int:
         """Sequence of the next tick of the ring."""
-        return _head(self.segment)
+        return _head(self._mapped())
 
     cdef uint64_t _grow(self, Py_ssize_t most) except? 0:
         if self.room < most:
@@ -186,7 +194,7 @@ cdef class TickCursor:
         Possibly empty. What was overwritten meanwhile is skipped and counted in `lost`.
         With `markets`, looks on past ticks of others until it has `max` or reaches the head.
         """
-        cdef pk_segment *native = &self.segment.native
+        cdef pk_segment *native = &self._mapped().native
         cdef uint64_t head = _head(self.segment), whole, first, count, i
         cdef Py_ssize_t kept = 0, most = max
         if self.place >= head or most <= 0:
@@ -233,14 +241,14 @@ cdef class TickCursor:
 
     def ready_nowait(self) -> bool:
         """Whether a poll would look at anything."""
-        return _head(self.segment) > self.place
+        return _head(self._mapped()) > self.place
 
     def wait(self, timeout=None) -> bool:
         """Sleep without the GIL until there is a tick to look at; False after `timeout` s.
 
         With `markets`, ticks of other markets wake it too.
         """
-        return wait_head(self.segment, self.place, timeout) > self.place
+        return wait_head(self._mapped(), self.place, timeout) > self.place
 
     async def ready(self) -> None:
         """`wait()` under trio, cancellable."""
@@ -249,7 +257,7 @@ cdef class TickCursor:
 
     def doorbell(self, int place, uint64_t key) -> int:
         """For `ready`: leave a key (place -1), announce again (key 0), or take it back."""
-        return doorbell(self.segment, place, key)
+        return doorbell(self._mapped(), place, key)
 
 
 def attach_ticks(provider, *, namespace=None) -> TickReader:
@@ -260,6 +268,8 @@ def attach_ticks(provider, *, namespace=None) -> TickReader:
     cdef TickReader reader = TickReader.__new__(TickReader)
     if not isinstance(provider, str):
         raise NotFound(f"{provider!r:.80} is not a provider's name")
-    reader.lock_name = segment_name(checked_namespace(namespace), provider, "", 0)
+    space = checked_namespace(namespace)
+    reader.lock_name = segment_name(space, provider, "", 0)
     reader.segment = attach(reader.lock_name, PK_TICKS, f"{provider}'s ticks")
+    check_identity(reader.segment, space, provider, "")
     return reader

@@ -14,6 +14,8 @@
 
 enum { PK_SLEEPER = 1, PK_DOORBELL = 2 };
 
+#define PK_LOOK_NS 1000000 /* between looks of a reader that may not write to the wait page */
+
 /* The abstract address of a doorbell: a datagram socket that an event loop can wait for. */
 static inline socklen_t pk_doorbell_address(uint64_t key, struct sockaddr_un *address) {
     memset(address, 0, sizeof *address);
@@ -44,7 +46,7 @@ static inline void pk_ring_doorbells(pk_segment *s) {
 }
 
 static inline void pk_wake_all(pk_segment *s) {
-    uint32_t who = atomic_exchange_explicit(&s->waits->waiting, 0, memory_order_acq_rel);
+    uint32_t who = atomic_exchange_explicit(&s->waits->waiting, 0, memory_order_acquire); /* SYNC waiting-taken: pairs with waiting */
     atomic_fetch_add_explicit(&s->waits->turn, 1, memory_order_release); /* SYNC turn: pairs with turn-read */
     if (who & PK_SLEEPER) {
         pk_futex_wake(&s->waits->turn);
@@ -68,28 +70,32 @@ static inline uint32_t pk_turn(const pk_segment *s) {
 
 /* To be followed by one more look at the head. */
 static inline void pk_announce(pk_segment *s, uint32_t how) {
-    atomic_fetch_or_explicit(&s->waits->waiting, how, memory_order_relaxed);
+    atomic_fetch_or_explicit(&s->waits->waiting, how, memory_order_release); /* SYNC waiting: pairs with waiting-taken */
     atomic_thread_fence(memory_order_seq_cst); /* SYNC announce: pairs with wake */
 }
 
 /* Wait until the head is above `after`, at most until `deadline_ns` of the monotonic clock.
- * 0: look at the head; EINTR: a signal is due. */
+ * 0: look at the head; EINTR: see to signals and come back, as is due at least once a
+ * second: one that arrives between a look for it and the sleep does not end the sleep. */
 static inline int pk_wait_head(pk_segment *s, uint64_t after, int64_t deadline_ns) {
-    const int64_t slice_ns = s->can_wait ? PK_NS : 1000000;
+    const int64_t pause_ns = pk_clock_ns(CLOCK_MONOTONIC) + PK_NS;
     for (;;) {
         uint32_t turn = pk_turn(s);
         if (s->can_wait) {
             pk_announce(s, PK_SLEEPER);
         }
-        if (pk_load_acquire(&s->header->head) > after) {
+        if (pk_load_acquire(&s->header->head) > after) { /* SYNC head-read: pairs with head */
             return 0;
         }
-        int64_t left = deadline_ns - pk_clock_ns(CLOCK_MONOTONIC);
+        int64_t now = pk_clock_ns(CLOCK_MONOTONIC);
+        int64_t left = (deadline_ns < pause_ns ? deadline_ns : pause_ns) - now;
         if (left <= 0) {
-            return 0;
+            return now >= deadline_ns ? 0 : EINTR;
         }
-        int error = pk_futex_wait(&s->waits->turn, turn, left < slice_ns ? left : slice_ns);
-        if (error == EINTR) {
+        if (!s->can_wait && left > PK_LOOK_NS) {
+            left = PK_LOOK_NS;
+        }
+        if (pk_futex_wait(&s->waits->turn, turn, left) == EINTR) {
             return EINTR;
         }
     }

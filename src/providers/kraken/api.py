@@ -1,0 +1,302 @@
+"""Kraken's public REST interface as a client, and its markets by name.
+
+Source: https://docs.kraken.com/api/docs/guides/spot-rest-intro
+"""
+
+import logging
+import math
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from functools import cache
+from typing import Annotated
+
+import httpx
+import msgspec
+import trio
+
+import piker_core as pk
+from piker_core.config import Secret, load_section
+from piker_core.errors import ConfigError, DataThrottle, ProviderError
+from piker_core.symbols import MktPair
+
+from .answers import (
+    INTERVALS,
+    PAGE_TRADES,
+    Rows,
+    SystemStatus,
+    Ticker,
+    decode_ohlc,
+    decode_pairs,
+    decode_trades,
+)
+from .markets import PROVIDER, Pair, PairTable, describe_market
+from .rest import Limiter, Rest, RestStatistics
+
+__all__ = [
+    "INTERVALS",
+    "PAGE_TRADES",
+    "Client",
+    "Config",
+    "MktPair",
+    "Pair",
+    "PairTable",
+    "RestStatistics",
+    "SystemStatus",
+    "Ticker",
+    "get_client",
+    "get_mkt_info",
+    "name",
+    "open_symbol_search",
+]
+
+name = PROVIDER
+log = logging.getLogger(__name__)
+
+SearchFunction = Callable[[str], Awaitable[dict[str, MktPair]]]
+Positive = Annotated[float, msgspec.Meta(gt=0)]
+Count = Annotated[int, msgspec.Meta(ge=1)]
+
+
+class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`[kraken]`: addresses, keys and patience.
+
+    `rest_url` is without `/0`. `rest_rate` calls a second are made at most, after
+    `rest_burst` at once; each may take `rest_timeout_s` and is tried `rest_attempts`
+    times; a refusal for too many calls stops all for `throttle_pause_s`, doubled each
+    time in a row. The table of pairs is kept for `pairs_ttl_s`. A bar counts as
+    finished `settle_s` after its end. `liveness_s` and `ack_timeout_s` are the longest
+    silence of a WebSocket and the longest wait for its acks.
+    """
+
+    ws_url: str = "wss://ws.kraken.com/v2"
+    ws_auth_url: str = "wss://ws-auth.kraken.com/v2"
+    rest_url: str = "https://api.kraken.com"
+    api_key: Secret = Secret()
+    api_secret: Secret = Secret()
+    liveness_s: Positive = 5.0
+    ack_timeout_s: Positive = 10.0
+    rest_rate: Positive = 1.0
+    rest_burst: Count = 10
+    rest_timeout_s: Positive = 10.0
+    rest_attempts: Count = 4
+    throttle_pause_s: Positive = 5.0
+    pairs_ttl_s: Positive = 600.0
+    settle_s: Annotated[float, msgspec.Meta(ge=0)] = 0.5
+
+
+class _Shared:
+    """What the clients of one address have in common within a trio run."""
+
+    def __init__(self, config: Config) -> None:
+        self.limiter = Limiter(
+            config.rest_rate, config.rest_burst, pause_s=config.throttle_pause_s
+        )
+        self.lock = trio.Lock()
+        self.table: PairTable | None = None
+        self.fetched_at = -math.inf
+
+
+_states: trio.lowlevel.RunVar[dict[tuple[str, float, int], _Shared]] = (
+    trio.lowlevel.RunVar("kraken_rest")
+)
+
+
+class Client:
+    """Kraken's public REST calls; made by `get_client`.
+
+    A pair is named by any of its names or given as `Pair`. Usable by several tasks at
+    once; all clients of a trio run share one limiter and one table of pairs. Calls can
+    be cancelled at any time. They raise NotFound for an unknown pair, DataThrottle when
+    the venue asks for patience, else ProviderError.
+    """
+
+    def __init__(self, config: Config, rest: Rest, shared: _Shared) -> None:
+        self.config = config
+        self._rest = rest
+        self._shared = shared
+
+    def statistics(self) -> RestStatistics:
+        """Counters since the client was opened."""
+        return self._rest.statistics()
+
+    async def system_status(self) -> SystemStatus:
+        """Whether the venue trades."""
+        reply = await self._rest.get("SystemStatus", {}, subject="system status")
+        return reply.decode(SystemStatus)
+
+    async def asset_pairs(self, *, refresh: bool = False) -> dict[str, Pair]:
+        """All pairs by REST key; asked for again if the table is old or `refresh`."""
+        return (await self.pair_table(refresh=refresh)).pairs
+
+    async def pair_table(self, *, refresh: bool = False) -> PairTable:
+        """The shared table of pairs; fetched once however many ask for it at a time.
+
+        An old table is used on when the venue does not give a new one.
+        """
+        shared, asked_at = self._shared, trio.current_time()
+        async with shared.lock:
+            oldest = trio.current_time() - self.config.pairs_ttl_s
+            if refresh:
+                oldest = max(oldest, asked_at)
+            if shared.table is not None and shared.fetched_at >= oldest:
+                return shared.table
+            try:
+                reply = await self._rest.get("AssetPairs", {}, subject="all pairs")
+                shared.table = decode_pairs(reply)
+                shared.fetched_at = trio.current_time()
+            except (ProviderError, DataThrottle) as error:
+                if refresh or shared.table is None:
+                    raise
+                log.warning("using an old table of pairs: %s", error)
+            return shared.table
+
+    async def pair(self, pair: str | Pair) -> Pair:
+        """The pair of a name, `xbtusd.kraken` or any other it has."""
+        return pair if isinstance(pair, Pair) else (await self.pair_table()).find(pair)
+
+    async def ticker(self, names: Sequence[str | Pair]) -> dict[str, Ticker]:
+        """Best quotes, last price and the day's figures by REST key."""
+        if not names:
+            return {}
+        pairs = [await self.pair(each) for each in names]
+        reply = await self._rest.get(
+            "Ticker",
+            {"pair": ",".join(pair.altname for pair in pairs)},
+            subject=", ".join(pair.fqme for pair in pairs),
+        )
+        return reply.decode(dict[str, Ticker])
+
+    async def ohlc(
+        self, pair: str | Pair, interval: int = 1, since: int | None = None
+    ) -> tuple[Rows, int]:
+        """The venue's own bars of `interval` minutes: (rows of OHLCV_DTYPE, last).
+
+        The newest 720, or those of them since `since` (seconds UTC), ascending. The
+        last row is the forming one; `last` is the time of the newest finished row.
+        `bar_wap` is the venue's vwap, which is cut to the price tick; flat rows have
+        their close there and the flag FLAT.
+        """
+        if interval not in INTERVALS:
+            raise ValueError(f"interval {interval!r} is none of {INTERVALS} minutes")
+        known = await self.pair(pair)
+        params: dict[str, str | int] = {"pair": known.altname, "interval": interval}
+        if since is not None:
+            params["since"] = since
+        return decode_ohlc(await self._rest.get("OHLC", params, subject=known.fqme))
+
+    async def trades(
+        self, pair: str | Pair, since_ns: int | None = None, count: int = PAGE_TRADES
+    ) -> tuple[Rows, int]:
+        """A page of trades: (ticks of TICK_DTYPE in the venue's order, last_ns).
+
+        The first `count` (1 to 1000) since `since_ns`, or the newest ones. `last_ns` is
+        the exact time of the last of them, the `since_ns` of the next page, which may
+        begin with trades of this one: tell them by their ids. `time_ns` is cut to
+        microseconds, as the WebSocket has it, for one order of all trades. Prices and
+        sizes are the doubles nearest to the venue's decimals.
+        """
+        if not 1 <= count <= PAGE_TRADES:
+            raise ValueError(f"count {count!r} must be 1 to {PAGE_TRADES}")
+        known = await self.pair(pair)
+        params: dict[str, str | int] = {"pair": known.altname, "count": count}
+        if since_ns is not None:
+            params["since"] = since_ns
+        return decode_trades(await self._rest.get("Trades", params, subject=known.fqme))
+
+
+@asynccontextmanager
+async def get_client(
+    config: Config | None = None, *, transport: httpx.AsyncBaseTransport | None = None
+) -> AsyncIterator[Client]:
+    """Open a client with `config`, by default the `[kraken]` table.
+
+    `transport` takes the place of the network (tests, recordings). Raises ConfigError
+    for an unusable `rest_url`; nothing is sent yet.
+    """
+    if config is None:
+        config = load_section(PROVIDER, Config)
+    url = config.rest_url.rstrip("/").removesuffix("/0")
+    _check_url(url)
+    shared = _shared_state(url, config)
+    headers = {"User-Agent": f"piker-core/{pk.__version__}"}
+    async with httpx.AsyncClient(
+        headers=headers, timeout=None, transport=transport, verify=_ssl_context()
+    ) as http:
+        rest = Rest(
+            http,
+            shared.limiter,
+            url=url,
+            attempts=config.rest_attempts,
+            timeout_s=config.rest_timeout_s,
+        )
+        yield Client(config, rest, shared)
+
+
+async def get_mkt_info(
+    fqme_or_symbol: str, *, client: Client | None = None
+) -> tuple[MktPair, Pair]:
+    """The market of a name: `xbtusd`, `xbtusd.kraken`, `XBT/USD` or `BTC/USD`.
+
+    Raises NotFound with the names that come near it.
+    """
+    async with _client_or_new(client) as opened:
+        pair = await opened.pair(fqme_or_symbol)
+        return describe_market(pair), pair
+
+
+@asynccontextmanager
+async def open_symbol_search(
+    *, client: Client | None = None
+) -> AsyncIterator[SearchFunction]:
+    """A search over all names of the pairs: `await search("btcus")` -> markets by fqme.
+
+    Best first, at most 50: a pair whose name is, begins with, has or resembles the
+    pattern. {} if there is none.
+    """
+    async with _client_or_new(client) as opened:
+
+        async def search(pattern: str) -> dict[str, MktPair]:
+            table = await opened.pair_table()
+            pairs = await trio.to_thread.run_sync(table.search, pattern)
+            return {pair.fqme: describe_market(pair) for pair in pairs}
+
+        yield search
+
+
+@asynccontextmanager
+async def _client_or_new(client: Client | None) -> AsyncIterator[Client]:
+    if client is not None:
+        yield client
+        return
+    async with get_client() as opened:
+        yield opened
+
+
+def _shared_state(url: str, config: Config) -> _Shared:
+    try:
+        states = _states.get()
+    except LookupError:
+        states = {}
+        _states.set(states)
+    key = (url, config.rest_rate, config.rest_burst)
+    if key not in states:
+        states[key] = _Shared(config)
+    return states[key]
+
+
+@cache
+def _ssl_context() -> ssl.SSLContext:
+    """One for all clients: to load the certificates takes tens of milliseconds."""
+    return httpx.create_ssl_context()
+
+
+def _check_url(text: str) -> None:
+    try:
+        url = httpx.URL(text)
+    except httpx.InvalidURL as error:
+        raise ConfigError(f"[kraken] rest_url {text!r}: {error}") from None
+    if url.scheme not in ("http", "https") or not url.host:
+        raise ConfigError(
+            f"[kraken] rest_url {text!r} must be like https://api.kraken.com"
+        )

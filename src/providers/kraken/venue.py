@@ -1,0 +1,284 @@
+"""A simulated Kraken on loopback: WebSocket v2 and REST, and the truth to compare with.
+
+It speaks the venue's public protocol, trades by itself from a seed, keeps the venue's
+limits and fails on demand. Alone: `python -m providers.kraken.venue --help`.
+"""
+
+import argparse
+import math
+import signal
+import sys
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from functools import partial
+
+import msgspec
+import trio
+
+from .venue_exchange import Exchange
+from .venue_faults import Faults
+from .venue_frames import encode_json
+from .venue_http import serve_http
+from .venue_link import Limits
+from .venue_market import Market, VenueCandle, VenueTrade
+from .venue_pairs import VenuePair, select_pairs
+from .venue_rest import RestServer
+from .venue_socket import PATH, SocketServer
+
+__all__ = [
+    "Limits",
+    "Venue",
+    "VenueCandle",
+    "VenuePair",
+    "VenueStatistics",
+    "VenueTrade",
+    "open_venue",
+]
+
+_GOODBYE_S = 1.0
+
+
+class VenueStatistics(msgspec.Struct, frozen=True, kw_only=True):
+    """What a venue has seen so far.
+
+    `connections` are WebSocket connections open now, of `connections_ever`;
+    `connections_refused` were turned away and `connections_dropped` were too slow.
+    `rest_requests` counts calls by method, `rest_refused` those over the rate;
+    `rest_concurrency` and `rest_rate` are the most at once and in any one second.
+    """
+
+    connections: int
+    connections_ever: int
+    connections_refused: int
+    connections_dropped: int
+    subscriptions: int
+    frames_sent: int
+    rest_requests: dict[str, int]
+    rest_refused: int
+    rest_concurrency: int
+    rest_rate: int
+
+
+class Venue:
+    """A running simulated Kraken; see `open_venue`.
+
+    All methods are synchronous and belong to the thread of the venue's event loop.
+    """
+
+    def __init__(
+        self,
+        exchange: Exchange,
+        *,
+        seed: int,
+        limits: Limits,
+        rest_rate: float,
+        rest_burst: float,
+    ) -> None:
+        self.ws_url = ""
+        self.rest_url = ""
+        self.faults = Faults(self, seed)
+        self._exchange = exchange
+        self._nursery: trio.Nursery
+        self._sockets = SocketServer(exchange, self.faults, seed=seed, limits=limits)
+        self._rest = RestServer(exchange, self.faults, rate=rest_rate, burst=rest_burst)
+        exchange.listeners.append(self._sockets)
+
+    def market(self, name: str) -> Market:
+        """The market of a pair, by any of its names; raises `ValueError`."""
+        market = self._exchange.find(name)
+        if market is None:
+            listed = ", ".join(row.pair.symbol for row in self._exchange.markets)
+            raise ValueError(f"no pair {name!r} at this venue: {listed}")
+        return market
+
+    def trades(self, name: str) -> list[VenueTrade]:
+        """All trades of a pair up to now, oldest first: the truth."""
+        self._exchange.advance()
+        return self.market(name).trades()
+
+    def candles(
+        self, name: str, period_s: int, start_s: int, end_s: int
+    ) -> list[VenueCandle]:
+        """Exact bars with start <= time < end, flat ones included, times in Unix s.
+
+        There is none before the first trade and none after the running one.
+        """
+        now_s = self._exchange.advance() // 10**9
+        market = self.market(name)
+        end_s = min(end_s, now_s // period_s * period_s + period_s)
+        bars = market.bars(period_s, start_s, end_s)
+        return [market.candle(time_s, bar) for time_s, bar in bars]
+
+    def statistics(self) -> VenueStatistics:
+        """Counters since the start."""
+        sockets, rest = self._sockets, self._rest
+        return VenueStatistics(
+            connections=len(sockets.links),
+            connections_ever=sockets.accepted,
+            connections_refused=sockets.refused,
+            connections_dropped=sockets.dropped,
+            subscriptions=sum(len(link.topics) for link in sockets.links),
+            frames_sent=sockets.sent,
+            rest_requests=dict(rest.requests),
+            rest_refused=rest.refused,
+            rest_concurrency=rest.traffic.most_at_once,
+            rest_rate=rest.traffic.most_a_second,
+        )
+
+    # What the faults need (FaultSite)
+
+    def cut_connections(self) -> int:
+        """Reset every WebSocket connection; returns how many."""
+        return self._sockets.reset_all()
+
+    def freeze_connections(self) -> int:
+        """Make the open WebSocket connections silent and deaf; returns how many."""
+        return self._sockets.freeze_all()
+
+    def close_connections(self, code: int, reason: str) -> int:
+        """Close every WebSocket connection with a handshake; returns how many."""
+        return self._sockets.close_all(code, reason)
+
+    def broadcast_raw(self, text: bytes) -> int:
+        """Send text as it is to every WebSocket connection; returns to how many."""
+        return self._sockets.send_all(text)
+
+    def start_maintenance(self, seconds: float) -> None:
+        """Run the sequence maintenance, cancel_only, post_only, online."""
+        self._exchange.halt()
+        self._nursery.start_soon(self._exchange.maintain, seconds)
+
+    # The servers
+
+    @asynccontextmanager
+    async def serve(
+        self, ws: trio.SocketListener, rest: trio.SocketListener
+    ) -> AsyncIterator[None]:
+        """Trade and serve on two listeners; connections are closed in the end."""
+        failure: Exception | None = None
+        async with trio.open_nursery() as self._nursery:
+            await self._start(self._nursery, ws, rest)
+            try:
+                yield
+            except Exception as error:  # noqa: BLE001 - raised below, outside the group
+                failure = error
+            finally:
+                with trio.move_on_after(_GOODBYE_S, shield=True):
+                    await self._sockets.close()
+                self._nursery.cancel_scope.cancel()
+        if failure is not None:
+            raise failure
+
+    async def _start(
+        self,
+        nursery: trio.Nursery,
+        ws: trio.SocketListener,
+        rest: trio.SocketListener,
+    ) -> None:
+        nursery.start_soon(self._exchange.run)
+        await nursery.start(self._sockets.run, ws)
+        answer = partial(serve_http, answer=self._rest.answer)
+        await nursery.start(trio.serve_listeners, answer, [rest])
+        self.ws_url = f"ws://{_address(ws)}{PATH}"
+        self.rest_url = f"http://{_address(rest)}"
+
+
+@asynccontextmanager
+async def open_venue(
+    *,
+    seed: int = 0,
+    pairs: Sequence[str | VenuePair] | None = None,
+    live_rate: float = 20.0,
+    history_rate: float = 3.0,
+    history_s: float = 2 * 3600,
+    host: str = "127.0.0.1",
+    ws_port: int = 0,
+    rest_port: int = 0,
+    rest_rate: float = 1.0,
+    rest_burst: float = 30.0,
+    limits: Limits | None = None,
+) -> AsyncIterator[Venue]:
+    """Run a simulated Kraken inside the caller's trio loop.
+
+    `pairs` are names or definitions, all of the catalogue by default. `live_rate` and
+    `history_rate` are trades a second over all pairs, `history_s` the length of the
+    history. Port 0 takes a free one. REST lets `rest_burst` calls through, then
+    `rest_rate` a second; `limits` are those of WebSocket connections.
+
+    Raises `ValueError` for an unknown pair and `OSError` for a port in use. The history
+    is drawn in a thread; leaving the context closes all connections.
+    """
+    draw = partial(
+        Market,
+        seed=seed,
+        start_ns=time.time_ns(),
+        history_s=history_s,
+        live_rate=live_rate,
+        history_rate=history_rate,
+    )
+    chosen = select_pairs(pairs)
+    markets = await trio.to_thread.run_sync(
+        lambda: [draw(pair) for pair in chosen], abandon_on_cancel=True
+    )
+    async with (
+        await _listen(host, ws_port) as ws,
+        await _listen(host, rest_port) as rest,
+    ):
+        venue = Venue(
+            Exchange(markets),
+            seed=seed,
+            limits=limits or Limits(),
+            rest_rate=rest_rate,
+            rest_burst=rest_burst,
+        )
+        async with venue.serve(ws, rest):
+            yield venue
+
+
+async def _listen(host: str, port: int) -> trio.SocketListener:
+    """One listener; of the addresses of a host name the first."""
+    listener, *others = await trio.open_tcp_listeners(port, host=host)
+    for other in others:
+        await other.aclose()
+    return listener
+
+
+def _address(listener: trio.SocketListener) -> str:
+    host, port = listener.socket.getsockname()[:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+async def _serve_alone(options: argparse.Namespace) -> None:
+    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        async with open_venue(
+            seed=options.seed,
+            ws_port=options.ws_port,
+            rest_port=options.rest_port,
+            live_rate=options.rate,
+        ) as venue:
+            urls = {"ws_url": venue.ws_url, "rest_url": venue.rest_url}
+            sys.stdout.write(encode_json(urls).decode() + "\n")
+            sys.stdout.flush()
+            with trio.move_on_after(options.seconds):
+                async for _ in signals:
+                    return
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Serve until SIGINT or SIGTERM, or for so many seconds."""
+    parser = argparse.ArgumentParser(
+        prog="python -m providers.kraken.venue",
+        description="A simulated Kraken on loopback; prints its two URLs as JSON.",
+    )
+    add = parser.add_argument
+    add("--seed", type=int, default=0, help="what the trades are drawn from")
+    add("--ws-port", type=int, default=0, help="0: a free one")
+    add("--rest-port", type=int, default=0, help="0: a free one")
+    add("--rate", type=float, default=20.0, help="trades a second over all pairs")
+    add("--seconds", type=float, default=math.inf, help="stop by itself after that")
+    trio.run(_serve_alone, parser.parse_args(arguments))
+
+
+if __name__ == "__main__":
+    main()

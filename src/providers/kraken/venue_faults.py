@@ -19,6 +19,9 @@ class FaultSite(Protocol):
     def freeze_connections(self) -> int:
         """Make the open WebSocket connections silent and deaf; returns how many."""
 
+    def close_connections(self, code: int, reason: str) -> int:
+        """Close every WebSocket connection with a handshake; returns how many."""
+
     def broadcast_raw(self, text: bytes) -> int:
         """Send text as it is to every WebSocket connection; returns to how many."""
 
@@ -104,6 +107,12 @@ class Faults:
     def cut(self) -> int:
         """Reset every WebSocket connection (TCP RST); returns how many."""
         return self._count("cut", self._site.cut_connections())
+
+    def close(
+        self, code: int = 1001, reason: str = "CloudFlare WebSocket proxy restarting"
+    ) -> int:
+        """Close every WebSocket connection with a close frame; returns how many."""
+        return self._count("close", self._site.close_connections(code, reason))
 
     def refuse_connections(self, on: bool = True) -> None:
         """Accept WebSocket connections and close them before the handshake."""
@@ -249,5 +258,3 @@ def _swap(first: Rows, second: Rows) -> tuple[Rows, Rows]:
     first[-1] = second[0]
     second[0] = kept
     return first, second
-
-

@@ -36,7 +36,9 @@ def fixed(units: int, decimals: int) -> msgspec.Raw:
 def stamp_us(time_ns: int) -> str:
     """RFC 3339 UTC, cut to microseconds."""
     seconds, rest = divmod(time_ns, NS)
-    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{rest // 1000:06d}Z"
+    return (
+        f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{rest // 1000:06d}Z"
+    )
 
 
 def stamp_ns(time_ns: int) -> str:
@@ -214,15 +216,17 @@ def instrument_snapshot(
 
 
 def _asset_row(asset: VenueAsset) -> dict[str, object]:
-    return {
+    row: dict[str, object] = {
         "id": asset.name,
         "status": "enabled",
         "precision": asset.decimals,
         "precision_display": asset.display_decimals,
-        "borrowable": True,
-        "collateral_value": msgspec.Raw(b"1.00"),
-        "margin_rate": msgspec.Raw(b"0.020000"),
+        "borrowable": asset.borrowable,
+        "collateral_value": msgspec.Raw(b"1.00" if asset.borrowable else b"0.00"),
     }
+    if asset.borrowable:
+        row["margin_rate"] = msgspec.Raw(b"0.020000")
+    return row
 
 
 def _pair_row(pair: VenuePair) -> dict[str, object]:

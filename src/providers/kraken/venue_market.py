@@ -221,7 +221,9 @@ class Market:
         scale = 10**SIZE_DECIMALS
         drawn = self._rng.lognormal(np.log(self.pair.typical_size), 1.4, count)
         least = int(Decimal(self.pair.size_min) * scale)
-        return np.clip((drawn * scale).astype(np.int64), least, 2**42)
+        return np.asarray(
+            np.clip((drawn * scale).astype(np.int64), least, 2**42), np.int64
+        )
 
     def _append(self, rows: Rows) -> None:
         end = self._made + len(rows)

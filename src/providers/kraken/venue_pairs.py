@@ -18,6 +18,7 @@ class VenueAsset(msgspec.Struct, frozen=True):
     name: str
     decimals: int
     display_decimals: int
+    borrowable: bool = True
 
 
 class VenuePair(msgspec.Struct, frozen=True, kw_only=True):
@@ -57,7 +58,7 @@ class VenuePair(msgspec.Struct, frozen=True, kw_only=True):
 _BTC = VenueAsset("XXBT", "XBT", "BTC", 10, 5)
 _ETH = VenueAsset("XETH", "ETH", "ETH", 10, 5)
 _DOGE = VenueAsset("XXDG", "XDG", "DOGE", 8, 2)
-_MLN = VenueAsset("XMLN", "MLN", "MLN", 10, 5)
+_MLN = VenueAsset("XMLN", "MLN", "MLN", 10, 5, borrowable=False)
 _USD = VenueAsset("ZUSD", "USD", "USD", 4, 2)
 _EUR = VenueAsset("ZEUR", "EUR", "EUR", 4, 2)
 _USDT = VenueAsset("USDT", "USDT", "USDT", 8, 4)

@@ -1,0 +1,309 @@
+"""All commands: names, options and help. What they do is imported when they run."""
+
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import typer
+
+from piker_core.cli.failures import EXIT_CODES, guard
+from piker_core.cli.output import Output
+from piker_core.errors import PikerError
+
+app = typer.Typer(
+    name="piker-core",
+    help="Market-data feeds in shared memory: run them, look at them, check them.",
+    epilog=EXIT_CODES,
+    no_args_is_help=True,
+    rich_markup_mode=None,  # rich doubles the time that --help takes
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 96},
+)
+
+
+def _check_namespace(namespace: str | None) -> str | None:
+    from piker_core.core.rings import checked_namespace
+
+    try:
+        checked_namespace(namespace)
+    except PikerError as error:
+        raise typer.BadParameter(str(error)) from None
+    return namespace
+
+
+def _check_markets(fqmes: list[str]) -> list[str]:
+    from piker_core.symbols import parse_fqme
+
+    try:
+        for fqme in fqmes:
+            parse_fqme(fqme)
+    except PikerError as error:
+        raise typer.BadParameter(str(error)) from None
+    return fqmes
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        Output(json=False).line(f"piker-core {version('piker-core')}")
+        raise typer.Exit
+
+
+Json = Annotated[
+    bool, typer.Option("--json", help="One JSON object a line; logs go to stderr.")
+]
+Namespace = Annotated[
+    str | None,
+    typer.Option(
+        "--namespace",
+        metavar="NAME",
+        callback=_check_namespace,
+        help="Where the rings are: keeps users and tests apart.  "
+        "[default: $PIKER_NAMESPACE, else piker]",
+    ),
+]
+Debug = Annotated[
+    bool, typer.Option("--debug", help="Show tracebacks and all log records.")
+]
+_SHARED = {
+    "json": (Json, False),
+    "namespace": (Namespace, None),
+    "debug": (Debug, False),
+}
+
+
+def command(body: Callable[..., int | None]) -> Callable[..., int | None]:
+    """Register a body as the command of its name, with --json, --namespace and --debug.
+
+    The body gets an `Output`, its own options and, if it takes it, `namespace`; it
+    returns its exit code, None for 0. Whatever it raises ends as an exit code and a
+    sentence.
+    """
+    own = list(inspect.signature(body).parameters.values())[1:]
+    takes_namespace = any(option.name == "namespace" for option in own)
+
+    @functools.wraps(body)
+    def run(*, json: bool, namespace: str | None, debug: bool, **options: Any) -> None:
+        if takes_namespace:
+            options["namespace"] = namespace
+        work = functools.partial(body, Output(json), **options)
+        raise typer.Exit(guard(work, debug=debug))
+
+    shared = [
+        inspect.Parameter(
+            name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=kind
+        )
+        for name, (kind, default) in _SHARED.items()
+    ]
+    own = [
+        option.replace(kind=inspect.Parameter.KEYWORD_ONLY)
+        for option in own
+        if option.name != "namespace"
+    ]
+    run.__signature__ = inspect.Signature(own + shared)  # type: ignore[attr-defined]
+    run.__annotations__ = {option.name: option.annotation for option in own + shared}
+    app.command(epilog=EXIT_CODES)(run)
+    return body
+
+
+Follow = Annotated[
+    bool, typer.Option("--follow", "-f", help="Go on until Ctrl-C, across new writers.")
+]
+Newest = Annotated[
+    int, typer.Option("-n", metavar="COUNT", min=0, help="How many of the newest.")
+]
+
+
+@app.callback()
+def main_options(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version",
+            callback=_print_version,
+            is_eager=True,
+            help="Show it and exit.",
+        ),
+    ] = False,
+) -> None:
+    """Market-data feeds in shared memory: run them, look at them, check them."""
+
+
+@command
+def demo(
+    out: Output,
+    seconds: Annotated[
+        float, typer.Option(min=6.0, max=3600.0, help="How long it runs.")
+    ] = 20.0,
+    namespace: str | None = None,
+) -> int:
+    """Watch it work: no keys, no network.
+
+    A simulated Kraken on loopback, its provider, the rings, and a second process that
+    reads them. Half-way the connection is cut once, so a gap opens and is repaired. At
+    the end the bars are compared with the venue's own candles: exit code 0 means that
+    all were equal, nothing was lost or torn, and the gap was repaired.
+    """
+    from piker_core.cli.demo import run_demo
+
+    return run_demo(out, seconds=seconds, namespace=namespace)
+
+
+@command
+def feed(
+    out: Output,
+    fqmes: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="FQME", callback=_check_markets, help="Such as xbtusd.kraken."
+        ),
+    ],
+    seconds: Annotated[
+        float | None, typer.Option(min=0.0, help="End by itself after so long.")
+    ] = None,
+    tick_throttle: Annotated[
+        float | None,
+        typer.Option(
+            metavar="HZ",
+            min=0.001,
+            help="Updates of the live table a second.  [default: 4]",
+        ),
+    ] = None,
+    namespace: str | None = None,
+) -> None:
+    """Feed markets into the rings until Ctrl-C, or attach to who feeds them.
+
+    Shows a live table. With --json prints objects of kind "bar" (each closed second),
+    "status" (each change) and "gap" (each that opens or is repaired).
+    """
+    from piker_core.cli.feeds import run_feed
+
+    run_feed(
+        out,
+        fqmes,
+        seconds=seconds,
+        tick_throttle=tick_throttle,
+        namespace=namespace,
+    )
+
+
+@command
+def bars(
+    out: Output,
+    fqme: Annotated[str, typer.Argument(metavar="FQME", help="Such as xbtusd.kraken.")],
+    period: Annotated[
+        int, typer.Option(metavar="SECONDS", min=1, help="What a bar spans.")
+    ] = 1,
+    newest: Newest = 10,
+    follow: Follow = False,
+    namespace: str | None = None,
+) -> None:
+    """Print the newest bars of a ring that any process writes.
+
+    With --follow only closed bars, then each one as it is closed, and again if a late
+    trade or a repair revises it (JSON kind "revision"). Status changes go to stderr, or
+    are objects of kind "status".
+    """
+    from piker_core.cli.views import show_bars
+
+    show_bars(
+        out,
+        fqme,
+        period=period,
+        count=newest,
+        follow=follow,
+        namespace=namespace,
+    )
+
+
+@command
+def ticks(
+    out: Output,
+    provider: Annotated[
+        str, typer.Argument(metavar="PROVIDER", help="Whose ticks, such as kraken.")
+    ],
+    newest: Newest = 10,
+    market: Annotated[
+        str | None, typer.Option(metavar="FQME", help="Only this market's.")
+    ] = None,
+    follow: Follow = False,
+    namespace: str | None = None,
+) -> None:
+    """Print the newest ticks of a provider, and how many were lost unread."""
+    from piker_core.cli.views import show_ticks
+
+    show_ticks(
+        out,
+        provider,
+        count=newest,
+        follow=follow,
+        market=market,
+        namespace=namespace,
+    )
+
+
+@command
+def search(
+    out: Output,
+    pattern: Annotated[
+        str, typer.Argument(metavar="PATTERN", help="Part of a name, such as btcusd.")
+    ],
+    provider: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Only this provider.")
+    ] = None,
+) -> int:
+    """Find markets by name at every installed provider."""
+    from piker_core.cli.catalogue import search_markets
+
+    return search_markets(out, pattern, provider=provider)
+
+
+@command
+def providers(out: Output) -> None:
+    """List the installed providers and what each is capable of."""
+    from piker_core.cli.catalogue import show_providers
+
+    show_providers(out)
+
+
+@command
+def segments(
+    out: Output,
+    gc: Annotated[
+        bool, typer.Option("--gc", help="Remove the dead ones, print what was removed.")
+    ] = False,
+    everywhere: Annotated[
+        bool, typer.Option("--all", help="Of all namespaces, and other users' too.")
+    ] = False,
+    namespace: str | None = None,
+) -> None:
+    """List the rings of this machine: writer, age, status, size.
+
+    Dead are rings whose writer was killed or crashed before it could close them, and
+    creations that never ended. Those that were closed cleanly (status stopped) are
+    history that the next writer resumes: --gc keeps them, as it does rings of a living
+    writer, damaged and foreign files.
+    """
+    from piker_core.cli.machine import show_segments
+
+    show_segments(out, gc=gc, everywhere=everywhere, namespace=namespace)
+
+
+@command
+def doctor(
+    out: Output,
+    seconds: Annotated[
+        float, typer.Option(min=0.1, max=60.0, help="How long the self-test runs.")
+    ] = 1.0,
+    namespace: str | None = None,
+) -> int:
+    """Check whether this machine is fit, and say what to do where it is not.
+
+    Looks at shared memory, locks, clocks, limits, configuration and providers, then
+    runs a ring in two processes for a second. Exit code 5 if any check fails.
+    """
+    from piker_core.cli.doctor import run_doctor
+
+    return run_doctor(out, seconds=seconds, namespace=namespace)

@@ -1,0 +1,102 @@
+"""Lost trades fetched from the venue's list and folded in, while live data flow."""
+
+import logging
+import time
+
+import numpy as np
+import trio
+from numpy.typing import NDArray
+
+import piker_core as pk
+from piker_core.errors import DataThrottle, NotFound, PikerError
+from piker_core.tasks import Backoff
+
+from .api import Client
+from .market_feed import MarketFeed
+from .markets import Pair
+from .wire import NS
+
+PAGE_ROWS = 1000
+READS_MOST = 6
+"""How often the venue's list is read for ids that it does not have."""
+PAGES_MOST = 200
+"""A gap of more trades than these pages hold stays unrepaired, on record."""
+
+log = logging.getLogger("providers.kraken")
+
+
+async def fetch_seam(
+    client: Client, market: MarketFeed, pair: Pair
+) -> NDArray[np.void] | None:
+    """All trades of the running minute; None if the venue does not tell."""
+    pages = []
+    since_ns = market.seam_ns - 1000
+    try:
+        while True:
+            trades, last_ns = await client.trades(pair, since_ns=since_ns)
+            pages.append(trades)
+            if len(trades) < PAGE_ROWS or last_ns <= since_ns:
+                return np.concatenate(pages, dtype=pk.TICK_DTYPE)
+            since_ns = last_ns
+    except PikerError as error:
+        log.warning("%s: the running minute is not known: %s", market.symbol, error)
+        return None
+
+
+async def repair(client: Client, market: MarketFeed, pair: Pair) -> None:
+    """Fetch until no trade is missing and every gap that has ended is closed.
+
+    Patient with a throttled or failing venue; gives up what is too long to be fetched.
+    """
+    backoff = Backoff(0.5, 60.0)
+    complained = False
+    reads = 0
+    backoff.next_s()
+    while market.gaps or market.tracker.missing:
+        try:
+            asked_ns = time.time_ns()
+            newest_id = await _fetch(client, market, pair)
+            if newest_id is None:
+                market.give_up()
+                return
+            reads += 1
+            final = reads >= READS_MOST
+            if market.close_gaps(asked_ns, newest_id, final=final):
+                return
+        except DataThrottle as error:
+            await trio.sleep(error.retry_after)
+            continue
+        except NotFound as error:
+            log.warning("%s: %s", market.symbol, error)
+            market.give_up()
+            return
+        except (PikerError, OSError) as error:
+            if not complained:
+                log.warning("%s: repair waits: %s", market.symbol, error)
+            complained = True
+        await trio.sleep(backoff.next_s())
+
+
+async def _fetch(client: Client, market: MarketFeed, pair: Pair) -> int | None:
+    """Push what is missing; the newest id the venue lists, None if it is too long."""
+    spans = [span.after_ns - 1000 for span in market.tracker.missing]
+    since_ns = min([gap.since_ns for gap in market.gaps] + spans)
+    newest_id = 0
+    for _ in range(PAGES_MOST):
+        trades, last_ns = await client.trades(pair, since_ns=max(since_ns, 0))
+        if len(trades):
+            newest_id = max(newest_id, int(trades["id"].max()))
+            await market.take_history(trades)
+        if len(trades) < PAGE_ROWS:
+            return newest_id
+        since_ns = last_ns if last_ns > since_ns else since_ns + NS // 10**6
+    return None
+
+
+async def is_silent(client: Client, market: MarketFeed, pair: Pair) -> bool:
+    """Whether the venue lists trades that the stream should have told of by now."""
+    since_ns = max(market.tracker.newest_ns - 1000, 0)
+    trades, _ = await client.trades(pair, since_ns=since_ns)
+    due_ns = time.time_ns() - 5 * NS
+    due = trades[trades["time_ns"] < due_ns]
+    return bool(len(due)) and market.tracker.wants(int(due["id"].max()))

@@ -1,0 +1,136 @@
+"""The exchange behind a simulated Kraken's two servers: its markets, clock and state.
+
+Rules this file owns:
+
+1. Trades happen at their time by the wall clock and are told to the listeners at once.
+   Whoever reads first calls `advance`, so no answer lags behind the clock.
+2. Nothing trades and no quote changes unless the system is online. What was due in
+   between happens later by the length of the pause; the trades themselves stay.
+"""
+
+import time
+from collections import deque
+from collections.abc import Sequence
+from typing import Protocol
+
+import trio
+
+from .venue_market import NS, Market, Rows
+
+SPREADS = 200
+_LEAST_SLEEP_S = 0.0005
+_STAGES = (("maintenance", 0.5), ("cancel_only", 0.25), ("post_only", 0.25))
+
+
+class Listener(Protocol):
+    """Who is told of what happens."""
+
+    def on_trades(self, market: Market, bursts: list[Rows]) -> None:
+        """Trades happened, oldest first, one time stamp a burst."""
+
+    def on_quote(self, market: Market) -> None:
+        """The best quote changed without a trade."""
+
+    def on_system(self, system: str) -> None:
+        """The state of the system changed."""
+
+
+class Exchange:
+    """Markets that trade by the wall clock."""
+
+    def __init__(self, markets: Sequence[Market]) -> None:
+        self.markets = tuple(markets)
+        self.listeners: list[Listener] = []
+        self.system = "online"
+        self._names = {
+            name: market for market in markets for name in market.pair.names()
+        }
+        self._spreads: dict[str, deque[tuple[int, int, int]]] = {
+            market.pair.symbol: deque(maxlen=SPREADS) for market in markets
+        }
+        self._now_ns = 0
+        self._halted_ns = 0
+        self._online = trio.Event()
+        self._online.set()
+        self._stages: trio.CancelScope | None = None
+        for market in markets:
+            self._note_spread(market)
+
+    def find(self, name: str) -> Market | None:
+        """The market of a pair, by any of its names."""
+        return self._names.get(name)
+
+    def spreads(self, market: Market) -> Sequence[tuple[int, int, int]]:
+        """Newest quotes of a market, oldest first: time in s, bid, ask in units."""
+        return self._spreads[market.pair.symbol]
+
+    # The clock
+
+    def advance(self) -> int:
+        """Let everything happen that is due by now; returns now in ns, never less."""
+        self._now_ns = now_ns = max(self._now_ns, time.time_ns())
+        if self.system != "online":
+            return now_ns
+        for market in self.markets:
+            bursts = market.release(now_ns)
+            if bursts:
+                self._note_spread(market)
+                for listener in self.listeners:
+                    listener.on_trades(market, bursts)
+            if market.next_quote_ns <= now_ns:
+                market.flutter(now_ns)
+                self._note_spread(market)
+                for listener in self.listeners:
+                    listener.on_quote(market)
+        return now_ns
+
+    async def run(self) -> None:
+        """Trade until cancelled."""
+        while True:
+            await self._online.wait()
+            self.advance()
+            wait_s = (self._next_ns() - time.time_ns()) / NS
+            await trio.sleep(max(wait_s, _LEAST_SLEEP_S))
+
+    def _next_ns(self) -> int:
+        times = [market.next_quote_ns for market in self.markets]
+        dues = (market.due_ns() for market in self.markets)
+        return min(times + [due for due in dues if due is not None])
+
+    def _note_spread(self, market: Market) -> None:
+        quote = market.quote
+        row = (quote.time_ns // NS, quote.bid, quote.ask)
+        self._spreads[market.pair.symbol].append(row)
+
+    # Maintenance
+
+    def halt(self) -> None:
+        """Stop trading now, for maintenance."""
+        if self.system == "online":
+            self._halted_ns = self.advance()
+            self._online = trio.Event()
+        self._set_system("maintenance")
+
+    async def maintain(self, seconds: float) -> None:
+        """Go from maintenance back to online; a later call takes over from this one."""
+        if self._stages is not None:
+            self._stages.cancel()
+        with trio.CancelScope() as self._stages:
+            for system, share in _STAGES:
+                self._set_system(system)
+                await trio.sleep(seconds * share)
+            self._resume()
+
+    def _resume(self) -> None:
+        pause_ns = max(self._now_ns, time.time_ns()) - self._halted_ns
+        for market in self.markets:
+            market.defer(pause_ns)
+            market.next_quote_ns += pause_ns
+        self._set_system("online")
+        self._online.set()
+
+    def _set_system(self, system: str) -> None:
+        if system != self.system:
+            self.system = system
+            for listener in self.listeners:
+                listener.on_system(system)

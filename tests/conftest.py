@@ -1,0 +1,41 @@
+"""What the tests share: recordings, throw-away namespaces, a watchdog."""
+
+import faulthandler
+import itertools
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import piker_core as pk
+
+WATCHDOG_S = 120
+_numbers = itertools.count()
+
+
+@pytest.fixture(autouse=True)
+def watchdog() -> Iterator[None]:
+    """Ends the run with every thread's stack when a test hangs."""
+    faulthandler.dump_traceback_later(WATCHDOG_S, exit=True)
+    yield
+    faulthandler.cancel_dump_traceback_later()
+
+
+@pytest.fixture
+def captures() -> Path:
+    """Folder of the recordings; skips where there are none."""
+    beside = Path(__file__).resolve().parents[2] / "shared" / "captures"
+    folder = Path(os.environ.get("PIKER_CAPTURES") or beside)
+    if not folder.is_dir():
+        pytest.skip(f"no recordings in {folder}: set PIKER_CAPTURES")
+    return folder
+
+
+@pytest.fixture
+def namespace(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A namespace of its own, also as `$PIKER_NAMESPACE`; its segments are removed."""
+    name = f"test{os.getpid()}x{next(_numbers)}"
+    monkeypatch.setenv("PIKER_NAMESPACE", name)
+    yield name
+    pk.remove_segments(name)

@@ -1,0 +1,105 @@
+"""A provider for tests: trades by plan, history by function. Found as a plain module."""
+
+import os
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from decimal import Decimal
+from typing import Any
+
+import trio
+
+import piker_core as pk
+
+name = "fakevenue"
+NS = 1_000_000_000
+
+
+class Plan:
+    """What the venue does; a test sets fields before it opens a feed.
+
+    `fail_at`: the trades a stream is broken after, one number a session; `history`: a
+    `get_ohlc`; `quiet`: no trades at all; `start_error`: raised before the first quote.
+    """
+
+    def __init__(self) -> None:
+        self.pause_s = float(os.environ.get("FAKEVENUE_PAUSE_S", "0.01"))
+        self.quiet = False
+        self.fail_at: list[int] = []
+        self.failure: Exception = pk.ProviderError("the venue hung up")
+        self.start_error: Exception | None = None
+        self.first_quote = True
+        self.history: Callable[..., Awaitable[Any]] | None = None
+        self.unknown: set[str] = set()
+        self.sessions = 0
+        self.sent: dict[str, list[int]] = {}
+
+
+plan = Plan()
+
+
+async def get_mkt_info(symbol: str) -> tuple[pk.MktPair, None]:
+    if symbol in plan.unknown:
+        raise pk.NotFound(f"fakevenue has no market {symbol!r}")
+    mkt = pk.MktPair(
+        base=pk.Asset(symbol[:3]),
+        quote=pk.Asset(symbol[3:]),
+        symbol=symbol,
+        venue_symbol=symbol.upper(),
+        provider=name,
+        price_tick=Decimal("0.25"),
+        size_tick=Decimal("0.5"),
+    )
+    return mkt, None
+
+
+def trade(number: int, time_ns: int) -> dict[str, Any]:
+    price = 100.0 + number % 40 / 4
+    return {
+        "type": "trade",
+        "price": price,
+        "size": 0.5,
+        "time_ns": time_ns,
+        "id": number,
+        "side": "buy",
+    }
+
+
+async def stream_quotes(
+    send_chan: Any,
+    symbols: list[str],
+    shm: dict[str, Any],
+    feed_is_live: trio.Event,
+    loglevel: str | None = None,
+    task_status: trio.TaskStatus[Any] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    plan.sessions += 1
+    if plan.start_error is not None:
+        raise plan.start_error
+    inits = [pk.FeedInit(symbol, (await get_mkt_info(symbol))[0]) for symbol in symbols]
+    quotes = {symbol: {"symbol": symbol, "last": 100.0} for symbol in symbols}
+    if not plan.first_quote:
+        await trio.sleep_forever()
+    task_status.started((inits, quotes))
+    feed_is_live.set()
+    fail_at = plan.fail_at.pop(0) if plan.fail_at else None
+    number = max(shm[symbol].last_id for symbol in symbols)
+    first = number
+    while not plan.quiet and (fail_at is None or number - first < fail_at):
+        number += 1
+        for symbol in symbols:
+            ticks = [trade(number, time.time_ns())]
+            await send_chan.send({"symbol": symbol, "ticks": ticks})
+            plan.sent.setdefault(symbol, []).append(number)
+        await trio.sleep(plan.pause_s)
+    if plan.quiet:
+        await trio.sleep_forever()
+    raise plan.failure
+
+
+@asynccontextmanager
+async def open_history_client(symbol: str) -> AsyncIterator[tuple[Any, dict[str, Any]]]:
+    async def nothing(timeframe: float, end_dt: Any = None, start_dt: Any = None) -> Any:
+        raise pk.DataUnavailable("there is no history")
+
+    yield plan.history or nothing, {"erlangs": 2, "rate": 1000}

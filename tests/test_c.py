@@ -1,0 +1,62 @@
+"""The C headers alone: compiled strictly, and run under the sanitizers."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from tests.compilers import CORE, compile_c, run_c
+
+SOURCE = Path(__file__).parent / "c" / "stress.c"
+ASAN = ("-g", "-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
+# gcc's TSan does not model fences; all shared words are atomic, so what it finds are
+# plain accesses. Ordering is not its subject.
+TSAN = {
+    "gcc": ("-g", "-O1", "-fsanitize=thread", "-Wno-tsan"),
+    "clang": ("-g", "-O1", "-fsanitize=thread"),
+}
+READERS = "3"
+ROWS = "1024"
+compilers = pytest.mark.parametrize("compiler", ["gcc", "clang"])
+
+
+def run_stress(program: Path, writes: int) -> None:
+    """Let readers check every copy they make while one thread writes `writes` times."""
+    name = f"pktest.{os.getpid()}"
+    said = run_c(program, name, ROWS, str(writes), READERS)
+    assert said.count("rows") == int(READERS)
+    assert not list(Path("/dev/shm").glob(f"{name}*"))
+
+
+@compilers
+def test_readers_of_bare_c_rings_never_see_a_torn_row_tick_or_gap_record(
+    compiler: str, tmp_path: Path
+) -> None:
+    run_stress(compile_c(compiler, SOURCE, tmp_path / "stress"), 500_000)
+
+
+@compilers
+def test_the_headers_are_clean_under_address_and_undefined_behaviour_sanitizers(
+    compiler: str, tmp_path: Path
+) -> None:
+    run_stress(compile_c(compiler, SOURCE, tmp_path / "stress", *ASAN), 100_000)
+
+
+@compilers
+def test_no_plain_access_races_with_another_under_the_thread_sanitizer(
+    compiler: str, tmp_path: Path
+) -> None:
+    run_stress(
+        compile_c(compiler, SOURCE, tmp_path / "stress", *TSAN[compiler]), 40_000
+    )
+
+
+@compilers
+@pytest.mark.parametrize("header", sorted(path.name for path in CORE.glob("*.h")))
+def test_each_header_compiles_by_itself_without_a_warning(
+    compiler: str, header: str, tmp_path: Path
+) -> None:
+    source = tmp_path / "alone.c"
+    use = "return pk_watch_forks();" if header == "lock.h" else "return 0;"
+    source.write_text(f'#include "{header}"\nint main(void) {{ {use} }}\n')
+    compile_c(compiler, source, tmp_path / "alone")

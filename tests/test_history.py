@@ -1,0 +1,213 @@
+"""Back-fill into a ring: stitched below live rows, whatever the venue does."""
+
+import os
+import time
+from typing import Any
+
+import numpy as np
+import pendulum
+import pytest
+import trio
+import trio.testing
+
+import piker_core as pk
+from piker_core import history
+from piker_core.history import Pace, backfill
+
+FQME = "xbtusd.kraken"
+NS = 1_000_000_000
+
+
+class Book:
+    """A venue's history: one row a second from `start_s`, at most `most` a frame."""
+
+    def __init__(self, start_s: int, most: int = 100) -> None:
+        self.start_s, self.most = start_s, most
+        self.holes: list[tuple[int, int]] = []
+        self.errors: list[Exception] = []
+        self.calls: list[int] = []
+        self.behind_s = 0
+        self.running = 0
+        self.most_running = 0
+
+    def rows(self, start_s: int, end_s: int) -> Any:
+        times = [
+            second
+            for second in range(max(start_s, self.start_s), end_s)
+            if not any(low <= second < high for low, high in self.holes)
+        ]
+        rows = np.zeros(len(times), pk.OHLCV_DTYPE)
+        rows["time"] = times
+        for field in ("open", "high", "low", "close", "bar_wap"):
+            rows[field] = 10.0 + np.array(times, np.int64) % 7
+        rows["volume"], rows["count"] = 1.0, 1
+        return rows
+
+    async def get_ohlc(
+        self, timeframe: float, end_dt: Any = None, start_dt: Any = None
+    ) -> Any:
+        self.running += 1
+        self.most_running = max(self.most_running, self.running)
+        await trio.sleep(0.01)
+        self.running -= 1
+        end_s = int(end_dt.timestamp()) - self.behind_s
+        self.calls.append(end_s)
+        if self.errors:
+            raise self.errors.pop(0)
+        if end_s <= self.start_s:
+            raise pk.DataUnavailable("before the listing")
+        rows = self.rows(end_s - self.most, end_s)
+        if not len(rows):
+            raise pk.NoData("nothing there")
+        return rows, pendulum.from_timestamp(rows["time"][0]), end_dt
+
+
+@pytest.fixture
+def now_s() -> int:
+    return int(time.time())
+
+
+def fast() -> Pace:
+    return Pace(2, 1000.0)
+
+
+def open_ring(engine: Any, live_s: int | None) -> tuple[Any, Any]:
+    market = engine.add_market(FQME, periods=(1,), capacity={1: 5000})
+    market.set_status("live")
+    if live_s is not None:
+        engine.push_trade(market, live_s * NS, 50.0, 1.0, id=1)
+    return market, market.bars[1]
+
+
+async def test_frames_are_stitched_below_the_live_rows(
+    namespace: str, now_s: int, autojump_clock: trio.testing.MockClock
+) -> None:
+    book = Book(now_s - 5000)
+    with pk.open_engine("kraken", tick_capacity=64) as engine:
+        _, ring = open_ring(engine, now_s)
+        added = await backfill(book.get_ohlc, ring, 450, fast())
+        with pk.attach_bars(FQME) as bars:
+            rows = bars.snapshot(1000)
+    assert 449 <= added <= 452 and len(rows) == added + 1
+    assert (np.diff(rows["time"]) == 1).all() and rows["time"][-1] == now_s
+    assert (rows["flags"][:-1] & int(pk.BarFlag.BACKFILLED)).all()
+    assert rows["close"][-1] == 50.0
+    assert book.calls == sorted(book.calls, reverse=True)
+
+
+async def test_an_empty_ring_is_filled_up_to_now(
+    namespace: str, now_s: int, autojump_clock: trio.testing.MockClock
+) -> None:
+    book = Book(now_s - 5000)
+    with pk.open_engine("kraken", tick_capacity=64) as engine:
+        market, ring = open_ring(engine, None)
+        assert await backfill(book.get_ohlc, ring, 150, fast()) >= 150
+        last_s = ring.times()[1]
+        assert last_s == pytest.approx(now_s - 1, abs=2)
+        engine.step((last_s + 2) * NS)
+        with pk.attach_bars(FQME) as bars:
+            rows = bars.snapshot(3)
+        assert (np.diff(rows["time"]) == 1).all()
+        assert not (rows["flags"] & int(pk.BarFlag.SYNTHETIC_GAP)).any()
+        assert rows["close"][-1] == rows["close"][0]
+    del market
+
+
+async def test_a_hole_of_hours_is_stepped_over(
+    namespace: str, now_s: int, autojump_clock: trio.testing.MockClock
+) -> None:
+    book = Book(now_s - 20_000)
+    book.holes = [(now_s - 4000, now_s - 200)]
+    with pk.open_engine("kraken", tick_capacity=64) as engine:
+        _, ring = open_ring(engine, now_s)
+        await backfill(book.get_ohlc, ring, 4200, fast())
+        with pk.attach_bars(FQME) as bars:
+            rows = bars.snapshot(10_000)
+    assert rows["time"][0] == pytest.approx(now_s - 4200, abs=2)
+    steps = np.diff(rows["time"])
+    assert sorted(set(steps.tolist())) == [1, 3801]
+
+
+async def test_it_ends_at_the_listing(
+    namespace: str, now_s: int, autojump_clock: trio.testing.MockClock
+) -> None:
+    book = Book(now_s - 130)
+    with pk.open_engine("kraken", tick_capacity=64) as engine:
+        _, ring = open_ring(engine, now_s)
+        assert await backfill(book.get_ohlc, ring, 4000, fast()) == 130
+
+
+async def test_a_throttle_is_waited_for_and_a_fault_tried_again(
+    namespace: str, now_s: int, autojump_clock: trio.testing.MockClock
+) -> None:
+    book = Book(now_s - 5000)
+    book.errors = [
+        pk.DataThrottle("slow down", retry_after=30.0),
+        pk.ProviderError("HTTP 502"),
+        pk.ProviderError("HTTP 502"),
+    ]
+    began = trio.current_time()
+    with pk.open_engine("kraken", tick_capacity=64) as engine:
+        _, ring = open_ring(engine, now_s)
+        assert await backfill(book.get_ohlc, ring, 200, fast()) >= 199
+    assert trio.current_time() - began >= 30.0
+    assert book.calls[0] == book.calls[3]
+
+
+async def test_a_venue_that_goes_on_failing_ends_it(
+    namespace: str, now_s: int, autojump_clock: trio.testing.MockClock
+) -> None:
+    book = Book(now_s - 5000)
+    book.errors = [pk.ProviderError("HTTP 502")] * 100
+    with pk.open_engine("kraken", tick_capacity=64) as engine:
+        _, ring = open_ring(engine, now_s)
+        assert await backfill(book.get_ohlc, ring, 200, fast()) == 0
+    assert len(book.calls) == history.TRIES
+
+
+async def test_seconds_between_history_and_the_first_live_row_are_flat(
+    namespace: str, now_s: int, autojump_clock: trio.testing.MockClock
+) -> None:
+    book = Book(now_s - 5000)
+    with pk.open_engine("kraken", tick_capacity=64) as engine:
+        market, ring = open_ring(engine, None)
+
+        async def late_trade(*args: Any, **kwargs: Any) -> Any:
+            answer = await book.get_ohlc(*args, **kwargs)
+            if len(book.calls) == 1:  # the first live trade comes while we wait
+                engine.push_trade(market, (now_s + 4) * NS, 50.0, 1.0, id=1)
+            return answer
+
+        await backfill(late_trade, ring, 90, fast())
+        with pk.attach_bars(FQME) as bars:
+            rows = bars.snapshot(1000)
+    assert (np.diff(rows["time"]) == 1).all() and rows["time"][-1] == now_s + 4
+    flat = rows[:-1][rows["time"][:-1] > now_s]
+    assert len(flat) >= 2
+    assert not flat["count"].any() and len(set(flat["close"].tolist())) == 1
+
+
+async def test_no_more_requests_run_at_once_or_a_second_than_allowed(
+    namespace: str, now_s: int, autojump_clock: trio.testing.MockClock
+) -> None:
+    book = Book(now_s - 5000, most=20)
+    pace = Pace(2, 10.0)
+    began = trio.current_time()
+    async with trio.open_nursery() as nursery:
+        for number in range(20):
+            nursery.start_soon(pace.call, book.get_ohlc, 1, now_s - number)
+    assert len(book.calls) == 20 and book.most_running <= 2
+    assert trio.current_time() - began >= 1.89
+
+
+async def test_a_ring_with_history_is_left_alone(
+    namespace: str, now_s: int, autojump_clock: trio.testing.MockClock
+) -> None:
+    book = Book(now_s - 5000)
+    with pk.open_engine("kraken", tick_capacity=64) as engine:
+        _, ring = open_ring(engine, now_s)
+        await backfill(book.get_ohlc, ring, 300, fast())
+        calls = len(book.calls)
+        await backfill(book.get_ohlc, ring, 200, fast())
+    assert len(book.calls) == calls
+    assert os.environ["PIKER_NAMESPACE"] == namespace
