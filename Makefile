@@ -12,6 +12,7 @@ ARGS ?=
 
 BIN := $(VENV)/bin
 BUILD := build/$(patsubst .%,%,$(notdir $(VENV)))
+EDITABLE ?= --editable
 SETUP ?=
 SOURCES := src/piker_core src/providers
 COMPILED := rings ticks fold engine
@@ -63,16 +64,17 @@ install: $(VENV)/installed
 develop: $(VENV)/developing
 
 # Without isolation the build finds its tools in the venv, now and at every import. Each
-# venv has a build folder of its own; SETUP is an option for meson (see .ci/run).
-editable = $(BIN)/python -m pip install --quiet --no-build-isolation \
-	--config-settings=build-dir=$(BUILD) $(SETUP:%=--config-settings=setup-args=%) --editable
+# venv has a build folder of its own; SETUP is an option for meson (see .ci/run), and an
+# empty EDITABLE installs a copy, so that nothing looks for changes when it is imported.
+pip_install = $(BIN)/python -m pip install --quiet --no-build-isolation \
+	--config-settings=build-dir=$(BUILD) $(SETUP:%=--config-settings=setup-args=%) $(EDITABLE)
 
 $(VENV)/installed: $(VENV)/build-requires.txt pyproject.toml meson.build
-	$(editable) .
+	$(pip_install) .
 	@touch $@
 
 $(VENV)/developing: $(VENV)/build-requires.txt pyproject.toml meson.build
-	$(editable) '.[dev]'
+	$(pip_install) '.[dev]'
 	@touch $@ $(VENV)/installed
 
 requires = import tomllib; \
@@ -96,10 +98,12 @@ $(VENV)/pyvenv.cfg:
 	    no "it needs Python 3.11 or newer, and none of '$(PYTHON)' is one (name yours: make PYTHON=/path/to/python)."; \
 	$$python -c 'import ensurepip, venv' 2>/dev/null || \
 	    no "$$python has no venv module (Debian: apt-get install python3-venv)."; \
-	for name in $(CC) gcc clang; do \
-	    if command -v $$name >/dev/null; then cc=$$name; break; fi; \
+	for name in '$(CC)' gcc clang; do \
+	    if echo '#include <stdlib.h>' | $$name -fsyntax-only -x c - 2>/dev/null; then \
+	        cc=$$name; break; \
+	    fi; \
 	done; \
-	echo '#include <stdlib.h>' | $${cc:-false} -fsyntax-only -x c - 2>/dev/null || \
+	[ -n "$$cc" ] || \
 	    no "there is no working C compiler (Debian: apt-get install gcc libc6-dev)."; \
 	echo '#include <Python.h>' | \
 	    $$cc -fsyntax-only -I"$$($$python -c '$(include_path)')" -x c - 2>/dev/null || \

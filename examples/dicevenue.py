@@ -1,6 +1,6 @@
 """Your own provider in 60 lines: a venue that rolls dice. Found as a plain module.
 
-    PYTHONPATH=examples piker-core feed six.dicevenue --seconds 5
+PYTHONPATH=examples piker-core feed six.dicevenue --seconds 5
 """
 
 import random
@@ -42,7 +42,7 @@ async def stream_quotes(
     loglevel: str | None = None,
     task_status: trio.TaskStatus[Any] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Send quotes for ever. `shm[symbol]` is the market's handle, for gaps and status."""
+    """Send quotes for ever. `shm[symbol]` is the market's handle: gaps, status."""
     inits = [pk.FeedInit(symbol, (await get_mkt_info(symbol))[0]) for symbol in symbols]
     task_status.started((inits, {symbol: {"last": 3.0} for symbol in symbols}))
     feed_is_live.set()

@@ -1,6 +1,6 @@
 """Embed the engine: push trades of your own, read exact bars back as numpy.
 
-    python examples/embed_engine.py
+python examples/embed_engine.py
 """
 
 import time

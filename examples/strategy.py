@@ -1,6 +1,6 @@
 """A strategy on live quotes: buy above the 60 s mean, sell below; it only says so.
 
-    python examples/strategy.py xbtusd.kraken
+python examples/strategy.py xbtusd.kraken
 """
 
 import sys
@@ -23,7 +23,7 @@ async def main(fqme: str, seconds: float) -> None:
                 if last is None or not len(rows) or flume.status != "live":
                     continue
                 mean = float(rows["close"].mean())
-                if not flume.rt.intact(rows):  # a row was rewritten under us: next quote
+                if not flume.rt.intact(rows):  # a row was rewritten under us
                     continue
                 now = "buy" if last > mean else "sell"
                 if now != side:

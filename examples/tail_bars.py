@@ -1,7 +1,7 @@
 """Tail a market's 1 s bars from another process: no event loop, nobody asked.
 
-    piker-core feed xbtusd.kraken &
-    python examples/tail_bars.py xbtusd.kraken
+piker-core feed xbtusd.kraken &
+python examples/tail_bars.py xbtusd.kraken
 """
 
 import sys
@@ -14,7 +14,8 @@ def main(fqme: str, count: int = 10) -> None:
     with pk.attach_bars(fqme, period=1) as bars:
         head = bars.head
         window = bars.window(300)  # zero copy, newest last
-        print(f"{fqme} is {bars.status}: {len(window)} rows, newest {window['time'][-1:]}")
+        newest = window["time"][-1:]
+        print(f"{fqme} is {bars.status}: {len(window)} rows, newest {newest}")
         while count:
             newer = bars.wait(after=head, timeout=5.0)
             if newer == head:

@@ -1,4 +1,4 @@
-"""A provider for tests: trades by plan, history by function. Found as a plain module."""
+"""A provider for tests: trades by plan, history by function; a plain module."""
 
 import os
 import time
@@ -99,7 +99,9 @@ async def stream_quotes(
 
 @asynccontextmanager
 async def open_history_client(symbol: str) -> AsyncIterator[tuple[Any, dict[str, Any]]]:
-    async def nothing(timeframe: float, end_dt: Any = None, start_dt: Any = None) -> Any:
+    async def nothing(
+        timeframe: float, end_dt: Any = None, start_dt: Any = None
+    ) -> Any:
         raise pk.DataUnavailable("there is no history")
 
     yield plan.history or nothing, {"erlangs": 2, "rate": 1000}

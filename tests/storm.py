@@ -1,8 +1,8 @@
 """A storm of faults for minutes: `python tests/storm.py --seconds 180 [--seed N]`.
 
 A simulated Kraken cuts, stalls, refuses, repeats, disorders, drops and garbles while a
-feed writes its rings. Afterwards every row of both periods must be the venue's own, every
-gap on record and repaired, and nothing may be left open. Prints a JSON line.
+feed writes its rings. Afterwards every row of both periods must be the venue's own,
+every gap on record and repaired, and nothing may be left open. Prints a JSON line.
 """
 
 import argparse
@@ -11,6 +11,7 @@ import os
 import random
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -145,7 +146,7 @@ async def ride(venue: Venue, seconds: float, seed: int) -> dict[str, Any]:
 def open_things() -> tuple[int, int]:
     """Descriptors of the process and tasks of the run."""
     tasks = trio.lowlevel.current_statistics().tasks_living
-    return len(os.listdir("/proc/self/fd")), tasks
+    return len(list(Path("/proc/self/fd").iterdir())), tasks
 
 
 async def storm(seconds: float, seed: int) -> dict[str, Any]:
@@ -165,7 +166,9 @@ async def storm(seconds: float, seed: int) -> dict[str, Any]:
             if open_things() <= before:
                 break
         after = open_things()
-    report["leaked"] = [max(0, now - then) for now, then in zip(after, before)]
+    report["leaked"] = [
+        max(0, now - then) for now, then in zip(after, before, strict=True)
+    ]
     return report
 
 

@@ -1,4 +1,4 @@
-"""Missing trade ids: jumps noticed, filled in any order, settled by the venue's list."""
+"""Missing trade ids: jumps noticed, filled in any order, settled by the list."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -30,7 +30,9 @@ def test_a_start_from_nothing_misses_all_before_the_first_id() -> None:
 
 
 @given(st.permutations(range(1, 30)), st.data())
-def test_seen_and_missing_are_those_of_a_set(order: list[int], draw: st.DataObject) -> None:
+def test_seen_and_missing_are_those_of_a_set(
+    order: list[int], draw: st.DataObject
+) -> None:
     tracker, seen = IdTracker(), set()
     tracker.start(0, 0)
     for number in order[: draw.draw(st.integers(0, len(order)))]:

@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -19,7 +19,7 @@ GAP = int(pk.BarFlag.SYNTHETIC_GAP)
 
 
 @pytest.fixture(autouse=True)
-def patience(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
     """Short deadlines, and no configuration of the user's."""
     monkeypatch.setenv("PIKER_CONFIG", os.devnull)
     monkeypatch.setenv("PIKER_KRAKEN__LIVENESS_S", "1.5")
@@ -27,7 +27,6 @@ def patience(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv("PIKER_KRAKEN__REST_RATE", "40")
     monkeypatch.setenv("PIKER_KRAKEN__REST_BURST", "40")
     monkeypatch.setenv("PIKER_FEED__SECONDS_BACK", "0")
-    yield
 
 
 @pytest.fixture
@@ -62,8 +61,9 @@ def count_wrong(venue: Venue, bars: pk.BarReader, *, but_last: bool = True) -> i
     wrong = sum(1 for t, c in candles.items() if c.count and t not in times)
     for row in rows:
         c = candles[int(row["time"])]
-        want = tuple(map(float, (c.open, c.high, c.low, c.close))) + (c.count,)
-        got = tuple(row[f].item() for f in ("open", "high", "low", "close", "count"))
+        want = [float(price) for price in (c.open, c.high, c.low, c.close)]
+        got = [row[field] for field in ("open", "high", "low", "close")]
+        wrong += row["count"] != c.count
         wrong += want != got or round(float(row["volume"]), 8) != float(c.volume)
     return wrong
 
@@ -95,7 +95,7 @@ async def test_bars_of_a_calm_venue_are_its_own_from_the_first_row(
     async with point() as venue, pk.open_feed([FQME, QUIET]) as feed:
         flume = feed.flumes[FQME]
         assert str(flume.market.price_tick) == "0.1"
-        assert flume.first_quote["last"] > 0 and feed.flumes[QUIET].first_quote["last"] > 0
+        assert all(each.first_quote["last"] > 0 for each in feed.flumes.values())
         await wait_until(lambda: flume.rt.head - flume.rt.first > 3)
         await wait_until(lambda: flume.hist.head - flume.hist.first > 10)
         assert count_wrong(venue, flume.rt) == 0

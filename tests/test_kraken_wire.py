@@ -1,5 +1,6 @@
 """Kraken's WebSocket frames: recorded ones decoded, normalized and folded; bad ones."""
 
+import contextlib
 import csv
 import json
 from collections.abc import Iterator
@@ -161,10 +162,8 @@ def test_a_broken_frame_is_one_error_that_carries_it(raw: bytes) -> None:
 
 @given(st.binary(max_size=400))
 def test_no_bytes_raise_anything_but_a_provider_error(raw: bytes) -> None:
-    try:
+    with contextlib.suppress(pk.ProviderError):
         wire.decode_frame(raw)
-    except pk.ProviderError as error:
-        assert error.frame == raw
 
 
 @given(st.integers(0, 4_102_444_800 * 10**6), st.integers(0, 999))
@@ -187,8 +186,8 @@ def test_what_is_no_utc_time_is_refused(text: str) -> None:
 
 
 def ticker(**changes: Any) -> wire.TickerRow:
-    row = {"symbol": "BTC/USD", "bid": 10.0, "bid_qty": 1.0, "ask": 11.0, "ask_qty": 2.0}
-    return wire.TickerRow(**(row | changes))
+    row = {"symbol": "BTC/USD", "bid": 10.0, "bid_qty": 1.0}
+    return wire.TickerRow(**(row | {"ask": 11.0, "ask_qty": 2.0} | changes))
 
 
 def kinds(quote: dict[str, Any]) -> list[tuple[str, float, float]]:

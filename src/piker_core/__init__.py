@@ -6,11 +6,12 @@ The floors, lower ones know nothing of higher ones:
                  1  Cython: rings and ticks (reading), engine (writing)
     symbols      2  market names, decimal steps
     provider     3  the provider protocol; config; segments of this machine
-    feed         4  open_feed, flumes, back-fill (trio)
+    feed         4  open_feed and its streams (quotes); feeder runs a provider into an
+                    engine; history back-fills it; tasks is what they need of trio
     cli          6  the command line
 
-`errors`, `dtypes`, `messages`, `channel` and `waiting` are the words and the trio ends of
-the compiled modules. The reading side imports numpy and msgspec only.
+`errors`, `dtypes`, `messages`, `channel` and `waiting` are the words and the trio ends
+of the compiled modules. The reading side imports numpy and msgspec only.
 """
 
 from typing import TYPE_CHECKING, Any

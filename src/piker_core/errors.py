@@ -2,7 +2,7 @@
 
 
 class PikerError(Exception):
-    """Base of all errors of piker-core; the text is one sentence that says what to do."""
+    """Base of all errors of piker-core; its text says what to do."""
 
 
 class NotFound(PikerError):

@@ -140,6 +140,7 @@ async def open_feed(
             for flume in feed.flumes.values():
                 flume.rt.close()
                 flume.hist.close()
+                flume.ticks.close()
             nursery.cancel_scope.cancel()
 
 
@@ -237,8 +238,8 @@ class _Source:
     async def _wait_writer_end(self) -> list[str]:
         """Return when the writer's lock is free: the symbols that it was feeding."""
         with attach_ticks(self.name, namespace=self.namespace) as ticks:
-            while ticks.writer_alive:
-                await trio.sleep(LOOK_S)  # noqa: ASYNC110 - a lock has no event
+            while ticks.writer_alive:  # noqa: ASYNC110 - a lock has no event
+                await trio.sleep(LOOK_S)
             return [symbol for symbol in self._fed(ticks) if symbol not in self.symbols]
 
     def attach(self) -> dict[str, Flume]:

@@ -12,7 +12,7 @@ import trio
 
 from piker_core.config import FeedConfig
 from piker_core.core.engine import FeedEngine, Market
-from piker_core.errors import FeedError, NotFound, PikerError
+from piker_core.errors import DataThrottle, FeedError, NotFound, PikerError
 from piker_core.history import Pace, backfill
 from piker_core.symbols import Asset, MktPair
 from piker_core.tasks import Backoff, open_nursery
@@ -40,7 +40,24 @@ class Feeder:
         self._pace: Pace | None = None
 
     async def add(self, symbols: Sequence[str], *, required: bool = True) -> None:
-        """Open the rings of symbols. Raises NotFound for one that is `required`."""
+        """Open the rings of symbols.
+
+        Raises NotFound for one that is `required` and unknown, FeedError when the
+        provider says nothing for `first_quote_s`.
+        """
+        with trio.move_on_after(self.config.first_quote_s) as limit:
+            await self._add(symbols, required)
+        if limit.cancelled_caught:
+            raise self._silent("no description")
+
+    def _silent(self, what: str) -> FeedError:
+        return FeedError(
+            f"{self.engine.provider} gave {what} of {', '.join(self.markets) or 'it'} "
+            f"within {self.config.first_quote_s:g} s: try again, or raise "
+            "first_quote_s in [feed]"
+        )
+
+    async def _add(self, symbols: Sequence[str], required: bool) -> None:
         for symbol in symbols:
             try:
                 mkt = await self._mkt_info(symbol)
@@ -63,9 +80,14 @@ class Feeder:
     async def _mkt_info(self, symbol: str) -> MktPair:
         if not hasattr(self.provider, "get_mkt_info"):
             return unknown_mkt(symbol, self.engine.provider)
-        answer = await self.provider.get_mkt_info(symbol)
-        mkt: MktPair = answer[0] if isinstance(answer, tuple) else answer
-        return mkt
+        while True:
+            try:
+                answer = await self.provider.get_mkt_info(symbol)
+            except DataThrottle as error:
+                await trio.sleep(error.retry_after)
+                continue
+            mkt: MktPair = answer[0] if isinstance(answer, tuple) else answer
+            return mkt
 
     async def run(
         self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
@@ -80,10 +102,7 @@ class Feeder:
             with trio.move_on_after(self.config.first_quote_s) as limit:
                 await nursery.start(self._supervise)
             if limit.cancelled_caught:
-                raise FeedError(
-                    f"{self.engine.provider} gave no first quote of "
-                    f"{', '.join(self.markets)} within {self.config.first_quote_s:g} s"
-                )
+                raise self._silent("no first quote")
             task_status.started()
             if hasattr(self.provider, "open_history_client"):
                 for symbol, market in self.markets.items():

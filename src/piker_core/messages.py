@@ -1,4 +1,4 @@
-"""Quotes and ticks as Structs, and what a provider says of a market before its stream."""
+"""Quotes and ticks as Structs, and what a provider says before its stream."""
 
 from typing import Any
 

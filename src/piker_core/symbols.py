@@ -59,7 +59,7 @@ class MktPair(msgspec.Struct, frozen=True, kw_only=True):
 def quantize(
     number: Decimal | float | str, tick: Decimal, rounding: str = "nearest"
 ) -> Decimal:
-    """The multiple of `tick` chosen by `rounding`; ticks such as 0.25 and 5 are respected.
+    """The multiple of `tick` chosen by `rounding`, for ticks such as 0.25 and 5 too.
 
     Floats count as the decimal they print as. Raises ValueError for a tick that is not
     positive or a number that is not finite.

@@ -2,8 +2,8 @@
 
 Threads sleep on a futex; an event loop cannot. So a waiting task binds a socket to a
 random abstract address and leaves its key in the ring's wait page; the writer sends an
-empty datagram there when it publishes. Nothing stays behind after the wait: no thread, no
-task, no descriptor.
+empty datagram there when it publishes. Nothing stays behind after the wait: no
+thread, no task, no descriptor.
 """
 
 import os
@@ -48,7 +48,7 @@ async def _sleep(bell: socket.socket, place: int) -> None:
 
 
 async def _wait_until(ring: Ring, look: Any) -> Any:
-    """Sleep until look() is true; what it gave. Cancellable; at least one checkpoint."""
+    """Sleep until look() is true; what it gave. Cancellable; a checkpoint."""
     found = look()
     if found:
         await trio.lowlevel.checkpoint()

@@ -142,4 +142,4 @@ async def _search_one(name: str, pattern: str) -> list[dict[str, Any]]:
 def _market(provider: str, fqme: str, market: Any) -> dict[str, Any]:
     described = msgspec.to_builtins(market)
     fields = described if isinstance(described, dict) else {"description": described}
-    return {"fqme": fqme, "provider": provider} | fields | {"fqme": fqme}
+    return fields | {"fqme": fqme, "provider": provider}

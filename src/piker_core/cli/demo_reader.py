@@ -10,11 +10,13 @@ import select
 import sys
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from piker_core.cli.failures import guard
 from piker_core.core.rings import BarReader, attach_bars
 from piker_core.core.ticks import attach_ticks
 from piker_core.dtypes import BarFlag
@@ -128,4 +130,4 @@ def main(namespace: str, *fqmes: str) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    sys.exit(guard(partial(main, *sys.argv[1:])))

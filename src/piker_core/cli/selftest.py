@@ -11,12 +11,14 @@ import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from threading import Thread
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from piker_core.cli.failures import guard
 from piker_core.core.engine import FeedEngine, Market, open_engine
 from piker_core.core.rings import BarReader, attach_bars
 from piker_core.core.ticks import TickCursor, attach_ticks
@@ -188,17 +190,22 @@ def _writing_process(namespace: str) -> Iterator["subprocess.Popen[bytes]"]:
         [sys.executable, "-m", "piker_core.cli.selftest", namespace],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         start_new_session=True,
         bufsize=0,
     )
     try:
         assert process.stdout is not None
         if process.stdout.readline() != b"ready\n":
-            raise PikerError("the self-test's writer has not started")
+            why = process.communicate()[1].decode().strip().rpartition("\n")[2]
+            raise PikerError(f"the self-test's writer has not started ({why})")
         yield process
     finally:
         process.kill()
-        process.communicate()
+        process.wait()
+        for pipe in (process.stdin, process.stdout, process.stderr):
+            if pipe is not None:
+                pipe.close()
 
 
 def _send(process: "subprocess.Popen[bytes]", text: bytes) -> None:
@@ -244,4 +251,4 @@ def run_writer(namespace: str) -> None:
 
 
 if __name__ == "__main__":
-    run_writer(sys.argv[1])
+    sys.exit(guard(partial(run_writer, sys.argv[1])))

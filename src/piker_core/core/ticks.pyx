@@ -61,7 +61,8 @@ cdef class TickReader:
     @property
     def first(self) -> int:
         """Sequence of the oldest tick that is still there."""
-        return min(pk_ticks_first(&self._mapped().native), _head(self.segment))
+        cdef Segment segment = self._mapped()
+        return min(pk_ticks_first(&segment.native), _head(segment))
 
     @property
     def head(self) -> int:
@@ -96,13 +97,15 @@ cdef class TickReader:
 
     def markets(self) -> list:
         """Names of the markets, by id."""
-        return [_market_name(self._mapped(), i) for i in range(_market_count(self.segment))]
+        cdef Segment segment = self._mapped()
+        return [_market_name(segment, i) for i in range(_market_count(segment))]
 
     def market(self, number) -> str:
         """The full name of the market with this id. Raises NotFound."""
-        if not 0 <= number < _market_count(self._mapped()):
-            raise NotFound(f"{self.segment.provider} has no market with the id {number}")
-        return _market_name(self.segment, number)
+        cdef Segment segment = self._mapped()
+        if not 0 <= number < _market_count(segment):
+            raise NotFound(f"{segment.provider} has no market with the id {number}")
+        return _market_name(segment, number)
 
     def cursor(self, start="live", markets=None) -> TickCursor:
         """A new cursor at the next tick ("live"), the "oldest", or a sequence.

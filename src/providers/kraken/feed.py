@@ -21,7 +21,7 @@ import trio
 from websockets.exceptions import ConnectionClosed, InvalidURI, WebSocketException
 from websockets.trio.client import ClientConnection, connect
 
-from piker_core.errors import ConfigError, PikerError, ProviderError
+from piker_core.errors import ConfigError, DataThrottle, PikerError, ProviderError
 from piker_core.messages import FeedInit
 from piker_core.tasks import Backoff, open_nursery
 
@@ -375,7 +375,7 @@ async def stream_quotes(
     `shm`: each symbol's market handle. Starts with `([FeedInit], {symbol: quote})` as
     soon as the last prices are known; sets `feed_is_live` when all is subscribed.
     Raises NotFound for an unknown symbol, ProviderError if the venue refuses one or
-    does not answer at the start. Source: Kraken WebSocket v2, channels trade and ticker.
+    does not answer at the start. Source: Kraken WebSocket v2, trade and ticker.
     """
     if loglevel is not None:
         log.setLevel(loglevel.upper())
@@ -397,7 +397,12 @@ async def stream_quotes(
 
 async def _first_quotes(client: Client, stream: Stream) -> dict[str, Quote]:
     """A quote with `last` for every market: REST's ticker is never silent."""
-    tickers = await client.ticker(list(stream.pairs.values()))
+    while True:
+        try:
+            tickers = await client.ticker(list(stream.pairs.values()))
+            break
+        except DataThrottle as error:
+            await trio.sleep(error.retry_after)
     quotes = {}
     for venue_symbol, pair in stream.pairs.items():
         market = stream.markets[venue_symbol]

@@ -146,8 +146,8 @@ class Venue:
 
     def start_maintenance(self, seconds: float) -> None:
         """Run the sequence maintenance, cancel_only, post_only, online."""
-        self._exchange.halt()
-        self._nursery.start_soon(self._exchange.maintain, seconds)
+        stages = self._exchange.halt()
+        self._nursery.start_soon(self._exchange.maintain, seconds, stages)
 
     # The servers
 

@@ -52,7 +52,7 @@ class Exchange:
         self._halted_ns = 0
         self._online = trio.Event()
         self._online.set()
-        self._stages: trio.CancelScope | None = None
+        self._stages = trio.CancelScope()
         for market in markets:
             self._note_spread(market)
 
@@ -104,18 +104,19 @@ class Exchange:
 
     # Maintenance
 
-    def halt(self) -> None:
-        """Stop trading now, for maintenance."""
+    def halt(self) -> trio.CancelScope:
+        """Stop trading now, for maintenance; returns the scope for `maintain`."""
         if self.system == "online":
             self._halted_ns = self.advance()
             self._online = trio.Event()
         self._set_system("maintenance")
+        self._stages.cancel()
+        self._stages = trio.CancelScope()
+        return self._stages
 
-    async def maintain(self, seconds: float) -> None:
-        """Go from maintenance back to online; a later call takes over from this one."""
-        if self._stages is not None:
-            self._stages.cancel()
-        with trio.CancelScope() as self._stages:
+    async def maintain(self, seconds: float, stages: trio.CancelScope) -> None:
+        """Go from maintenance back to online, unless halted again on the way."""
+        with stages:
             for system, share in _STAGES:
                 self._set_system(system)
                 await trio.sleep(seconds * share)
