@@ -12,8 +12,6 @@ ARGS ?=
 
 BIN := $(VENV)/bin
 BUILD := build/$(patsubst .%,%,$(notdir $(VENV)))
-EDITABLE ?= --editable
-SETUP ?=
 SOURCES := src/piker_core src/providers
 COMPILED := rings ticks fold engine
 export PATH := $(abspath $(BIN)):$(PATH)
@@ -64,17 +62,16 @@ install: $(VENV)/installed
 develop: $(VENV)/developing
 
 # Without isolation the build finds its tools in the venv, now and at every import. Each
-# venv has a build folder of its own; SETUP is an option for meson (see .ci/run), and an
-# empty EDITABLE installs a copy, so that nothing looks for changes when it is imported.
-pip_install = $(BIN)/python -m pip install --quiet --no-build-isolation \
-	--config-settings=build-dir=$(BUILD) $(SETUP:%=--config-settings=setup-args=%) $(EDITABLE)
+# venv has a build folder of its own.
+editable = $(BIN)/python -m pip install --quiet --no-build-isolation \
+	--config-settings=build-dir=$(BUILD) --editable
 
 $(VENV)/installed: $(VENV)/build-requires.txt pyproject.toml meson.build
-	$(pip_install) .
+	$(editable) .
 	@touch $@
 
 $(VENV)/developing: $(VENV)/build-requires.txt pyproject.toml meson.build
-	$(pip_install) '.[dev]'
+	$(editable) '.[dev]'
 	@touch $@ $(VENV)/installed
 
 requires = import tomllib; \

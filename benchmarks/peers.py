@@ -55,19 +55,23 @@ def _nautilus_case(
     clock = TestClock()
     clock.set_time(START_NS)
     bars: list[Any] = []
-    short, long = (
+    aggregators = [
         TimeBarAggregator(
             instrument,
             BarType.from_str(f"{instrument.id}-{spec}-LAST-INTERNAL"),
             bars.append,
             clock,
-        ).handle_trade_tick
+        )
         for spec in ("1-SECOND", "1-MINUTE")
-    )
+    ]
+    for each in aggregators:
+        if hasattr(each, "start_timer"):  # since 1.222
+            each.set_running(True)
+            each.start_timer()
+    short, long = (each.handle_trade_tick for each in aggregators)
     tape = Tape()
 
     def prepare() -> list[Any]:
-        bars.clear()
         calls = tape.calls(trades)
         return [before(call) for call in calls] if before else list(calls)
 
@@ -78,6 +82,9 @@ def _nautilus_case(
             long(made)
         for event in clock.advance_time(clock.timestamp_ns() + NS):
             event.handle()
+        if not bars:
+            raise RuntimeError("nautilus_trader made no bar of a second of trades")
+        bars.clear()
 
     return Case(name, run, trades, prepare)
 

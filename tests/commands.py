@@ -3,10 +3,12 @@
 import json
 import os
 import pty
+import queue
 import shutil
 import subprocess
 import sys
 import textwrap
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +19,7 @@ import pytest
 import piker_core as pk
 
 BASE_S = 1_600_000_000
+WAIT_S = 30.0
 SMALL = {1: 256, 60: 256}
 PYTHON = [sys.executable, "-m", "piker_core"]
 NO_NETWORK = {
@@ -145,21 +148,46 @@ class Following:
             text=True,
             env=os.environ | (env or {}),
         )
+        self._lines: queue.Queue[str] = queue.Queue()
+        self._thread = threading.Thread(target=self._read)
+        self._thread.start()
+
+    def _read(self) -> None:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            self._lines.put(line)
+        self._lines.put("")
+
+    def any(self) -> dict[str, Any]:
+        """The next line."""
+        line = self._lines.get(timeout=WAIT_S)
+        assert line, f"no more lines: {self._errors()}"
+        found: dict[str, Any] = json.loads(line)
+        return found
 
     def next(self, kind: str) -> dict[str, Any]:
         """The next line, which is of this kind."""
-        assert self.process.stdout is not None
-        line = self.process.stdout.readline()
-        assert line, self.process.communicate()[1]
-        found: dict[str, Any] = json.loads(line)
-        assert found["kind"] == kind, line
+        found = self.any()
+        assert found["kind"] == kind, found
+        return found
+
+    def until(self, kind: str) -> dict[str, Any]:
+        """The next line of this kind, whatever comes before it."""
+        while (found := self.any())["kind"] != kind:
+            continue
         return found
 
     def end(self, number: int) -> tuple[int, str, str]:
         """Send a signal: exit code, what was left on stdout, stderr."""
         self.process.send_signal(number)
-        out, err = self.process.communicate()
-        return self.process.returncode, out, err
+        errors = self._errors()
+        self._thread.join()
+        left = "".join(iter(self._lines.get_nowait, ""))
+        return self.process.wait(), left, errors
+
+    def _errors(self) -> str:
+        assert self.process.stderr is not None
+        return self.process.stderr.read()
 
     def __enter__(self) -> "Following":
         return self
@@ -167,6 +195,7 @@ class Following:
     def __exit__(self, *_: object) -> None:
         self.process.kill()
         self.process.wait()
+        self._thread.join()
         for pipe in (self.process.stdout, self.process.stderr):
             if pipe is not None:
                 pipe.close()

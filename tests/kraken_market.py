@@ -33,6 +33,7 @@ class Market:
         self.failures: list[httpx.Response | None] = []
         self.ohlc_lag_s = 0
         self.absent: set[int] = set()
+        self.page_size = 1000
         self._times = [trade[0] for trade in trades]
         self._bisect = bisect_left if inclusive else bisect_right
 
@@ -48,7 +49,8 @@ class Market:
         since = int(request.url.params["since"])
         since_ns = since if since >= 10**12 else since * NS
         first = self._bisect(self._times, since_ns)
-        page = self.trades[first : first + int(request.url.params["count"])]
+        count = min(int(request.url.params["count"]), self.page_size)
+        page = self.trades[first : first + count]
         rows = [
             f'["{price}","{size}",{Decimal(at).scaleb(-9):f},"b","l","",{number}]'
             for at, price, size, number in page
@@ -76,29 +78,27 @@ def exact_bars(
     groups: dict[int, list[Trade]] = {}
     for trade in trades:
         groups.setdefault(trade[0] // NS // period * period, []).append(trade)
+    first_s = max(min(groups), -(-start_s // period) * period)
+    before = [trade for trade in trades if trade[0] < first_s * NS]
+    close = Decimal(before[-1][1]) if before else Decimal("NaN")
     bars: dict[int, tuple[Any, ...]] = {}
-    close = None
-    for at in range(min(groups), end_s, period):
-        prices = [Decimal(trade[1]) for trade in groups.get(at, [])]
-        sizes = [Decimal(trade[2]) for trade in groups.get(at, [])]
-        close = prices[-1] if prices else close
-        assert close is not None
-        prices = prices or [close]
-        volume = sum(sizes, Decimal(0))
-        cost = sum((p * s for p, s in zip(prices, sizes, strict=False)), Decimal(0))
-        wap = Decimal("0.0")
-        if volume:
-            wap = (cost / volume).quantize(Decimal("0.1"), ROUND_DOWN)
+    for at in range(first_s, end_s, period):
+        traded = [(Decimal(row[1]), Decimal(row[2])) for row in groups.get(at, [])]
+        prices = [price for price, _ in traded] or [close]
+        close = prices[-1]
+        volume = sum((size for _, size in traded), Decimal(0))
+        cost = sum((price * size for price, size in traded), Decimal(0))
+        wap = cost / volume if volume else Decimal(0)
         bars[at] = (
             prices[0],
             max(prices),
             min(prices),
             close,
             volume,
-            len(sizes),
-            wap,
+            len(traded),
+            wap.quantize(Decimal("0.1"), ROUND_DOWN),
         )
-    return {at: bar for at, bar in bars.items() if at >= start_s}
+    return bars
 
 
 def assert_equal(

@@ -4,6 +4,7 @@ import itertools
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -80,3 +81,30 @@ def history(times_s: Sequence[int]) -> NDArray[np.void]:
 def tell_apart(rows: NDArray[np.void]) -> list[tuple[int, int, int]]:
     """Index, time and number of trades of each row."""
     return [(int(r["index"]), int(r["time"]), int(r["count"])) for r in rows]
+
+
+def paths(namespace: str) -> dict[str, Path]:
+    """The file of each kind of ring in a namespace."""
+    return {ring.kind: Path(ring.path) for ring in pk.list_segments(namespace)}
+
+
+def make(namespace: str, rows: int = 5) -> dict[str, Path]:
+    """A ring of each kind that a writer has closed."""
+    with open_rings(namespace) as (engine, market):
+        times = [(BASE_S + i) * NS for i in range(rows)]
+        engine.push_ticks(market, trades_at(times, 1))
+    return paths(namespace)
+
+
+def attach(kind: str, namespace: str) -> None:
+    """Attach a reader and let it go."""
+    if kind == "bars":
+        pk.attach_bars(FQME, namespace=namespace).close()
+    else:
+        pk.attach_ticks("kraken", namespace=namespace).close()
+
+
+def open_again(namespace: str) -> None:
+    """Let a new writer find what is there."""
+    with open_rings(namespace) as (engine, market):
+        engine.push_ticks(market, trades_at([(BASE_S + 1000) * NS], 1000))

@@ -8,6 +8,17 @@ import pytest
 from tests.compilers import CORE, compile_c, run_c
 
 SOURCE = Path(__file__).parent / "c" / "stress.c"
+CRASH = Path(__file__).parent / "c" / "crash.c"
+WRITES = (
+    "same second",
+    "next second",
+    "next minute",
+    "late trade",
+    "flat seconds",
+    "new gap",
+    "repaired gap",
+    "history",
+)
 ASAN = ("-g", "-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
 # gcc's TSan does not model fences; all shared words are atomic, so what it finds are
 # plain accesses. Ordering is not its subject.
@@ -18,6 +29,26 @@ TSAN = {
 READERS = "3"
 ROWS = "1024"
 compilers = pytest.mark.parametrize("compiler", ["gcc", "clang"])
+
+
+@pytest.fixture(scope="module")
+def crash(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("crash")
+    options = ("-g", "-O1", "-fsanitize=undefined", "-fno-sanitize-recover=all")
+    return compile_c("gcc", CRASH, folder / "crash", *options)
+
+
+@pytest.mark.parametrize("write", WRITES)
+def test_a_writer_killed_at_any_store_tears_and_loses_nothing(
+    write: str, crash: Path
+) -> None:
+    name = f"pktest.{os.getpid()}"
+    try:
+        said = run_c(crash, name, write)
+    finally:
+        for path in Path("/dev/shm").glob(f"{name}.*"):
+            path.unlink()
+    assert said.count(f"{write}: killed") == 3
 
 
 def run_stress(program: Path, writes: int) -> None:
@@ -51,7 +82,7 @@ def test_no_plain_access_races_with_another_under_the_thread_sanitizer(
     )
 
 
-@compilers
+@pytest.mark.parametrize("compiler", ["gcc", "clang", "aarch64-linux-gnu-gcc"])
 @pytest.mark.parametrize("header", sorted(path.name for path in CORE.glob("*.h")))
 def test_each_header_compiles_by_itself_without_a_warning(
     compiler: str, header: str, tmp_path: Path

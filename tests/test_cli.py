@@ -99,6 +99,7 @@ def test_wrong_usage_is_exit_code_2(words: list[str], namespace: str) -> None:
         (pk.WriterBusy("taken"), 5, "taken"),
         (pk.PikerError("misspelt"), 5, "misspelt"),
         (TimeoutError("too long"), 4, "too long"),
+        (BrokenPipeError(32, "Broken pipe"), 4, "Broken pipe"),
         (
             OSError(28, "No space left", "/dev/shm/x"),
             5,

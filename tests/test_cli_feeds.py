@@ -2,7 +2,6 @@
 
 import signal
 import subprocess
-import time
 from pathlib import Path
 
 import pytest
@@ -71,6 +70,7 @@ def test_a_feed_that_is_interrupted_closes_its_rings(
     for number, code in (
         (signal.SIGINT, failures.INTERRUPTED),
         (signal.SIGTERM, failures.TERMINATED),
+        (signal.SIGHUP, failures.HUNG_UP),
     ):
         name = providers.make(name=f"fake{code}")
         with Following("feed", f"aaa.{name}") as follow:
@@ -79,6 +79,26 @@ def test_a_feed_that_is_interrupted_closes_its_rings(
             assert (ended, err) == (code, "")
         with pk.attach_bars(f"aaa.{name}") as bars:
             assert (bars.status, bars.writer_alive) == ("stopped", False)
+
+
+def test_a_feed_whose_output_nobody_reads_closes_its_rings_quietly(
+    providers: Providers, namespace: str
+) -> None:
+    process = subprocess.Popen(
+        [*PYTHON, "feed", f"aaa.{providers.make()}", "--json"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    with process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert process.stdout.readline()
+        process.stdout.close()
+        assert process.stderr.read() == ""
+        assert process.wait() == failures.OK
+    with pk.attach_bars("aaa.tinyvenue") as bars:
+        assert bars.status == "stopped"
 
 
 def test_a_feed_is_a_live_table_on_a_terminal(
@@ -141,8 +161,7 @@ def test_a_market_that_the_writer_does_not_feed_is_exit_code_4(
 ) -> None:
     name = providers.make()
     with Following("feed", f"aaa.{name}") as follow:
-        follow.next("status")
-        time.sleep(1.1)  # a heartbeat
+        follow.until("bar")  # the clock has stepped: there are heartbeats
         sentence = told_once(run("feed", f"bbb.{name}"), failures.VENUE)
     assert f"process {follow.process.pid} writes {name}'s rings" in sentence
 

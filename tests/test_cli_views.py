@@ -146,19 +146,29 @@ def test_following_as_text_marks_what_was_revised(namespace: str) -> None:
     assert "Traceback" not in err
 
 
+@pytest.mark.parametrize("more", [0, 2])
+@pytest.mark.parametrize("buffered", ["", "1"])
+@pytest.mark.parametrize("command", [["bars", "xbtusd.kraken"], ["ticks", "kraken"]])
 def test_a_reader_of_the_output_that_goes_away_ends_the_command_quietly(
-    namespace: str,
+    command: list[str], more: int, buffered: str, namespace: str
 ) -> None:
     with rings(namespace) as (engine, market):
-        with Following("bars", "xbtusd.kraken", "-f") as follow:
-            follow.next("status")
-            assert follow.process.stdout is not None
-            assert follow.process.stderr is not None
-            follow.process.stdout.close()
-            push(engine, market, 3)
-            push(engine, market, 4)
-            assert follow.process.stderr.read() == ""
-            assert follow.process.wait() == failures.OK
+        process = subprocess.Popen(
+            [*PYTHON, *command, "--follow", "--json"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=os.environ | {"PYTHONUNBUFFERED": buffered},
+        )
+        with process:
+            assert process.stdout is not None
+            assert process.stderr is not None
+            assert json.loads(process.stdout.readline())["kind"] == "status"
+            process.stdout.close()
+            for second in range(3, 3 + more):
+                push(engine, market, second)
+            assert process.stderr.read() == ""
+            assert process.wait() == failures.OK
 
 
 def test_output_that_cannot_be_written_is_told(namespace: str) -> None:
@@ -227,8 +237,7 @@ def test_following_ticks_counts_exactly_what_a_stopped_reader_lost(
             follow.process.send_signal(signal.SIGCONT)
             seen, lost = [], 0
             while lost + len(seen) < 1000:
-                assert follow.process.stdout is not None
-                line = json.loads(follow.process.stdout.readline())
+                line = follow.any()
                 if line["kind"] == "tick":
                     seen.append(line["seq"])
                 else:

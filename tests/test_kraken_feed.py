@@ -105,7 +105,7 @@ async def test_bars_of_a_calm_venue_are_its_own_from_the_first_row(
         assert (np.diff(rows["time"]) == 60).all()
         assert not (rows["flags"] & int(pk.BarFlag.PARTIAL)).any()
         statistics = feed.statistics()[FQME]
-        assert statistics["duplicates"] == statistics["unplaced"] == 0
+        assert statistics["unplaced"] == statistics["refused"] == 0
 
 
 async def test_every_trade_and_quote_reaches_the_subscriber_once(

@@ -130,6 +130,19 @@ async def test_pages_of_html_a_busy_engine_and_slow_answers_are_survived() -> No
         assert_true(rows, venue, "xbtusd", 60, cut=True)
 
 
+async def test_a_cancelled_call_leaves_a_client_that_works() -> None:
+    async with open_history() as (get_ohlc, venue):
+        venue.faults.slow_rest(60)
+        with trio.move_on_after(0.2) as scope:
+            async with trio.open_nursery() as nursery:
+                for _ in range(3):
+                    nursery.start_soon(get_ohlc, 60)
+        assert scope.cancelled_caught
+        venue.faults.slow_rest(0)
+        rows, _, _ = await get_ohlc(60)
+        assert_true(rows, venue, "xbtusd", 60, cut=True)
+
+
 async def test_a_venue_that_counts_refuses_none_of_many_calls_at_once() -> None:
     async with open_venue(
         seed=3, history_s=2400.0, rest_rate=20.0, rest_burst=12.0

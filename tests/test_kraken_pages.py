@@ -1,16 +1,23 @@
 """Pages of Kraken's trades: bursts over their edges, piles at one time, dead ends."""
 
+from typing import Any
+from unittest import mock
+
 import httpx
 import numpy as np
 import pytest
+import trio
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import piker_core as pk
-from providers.kraken import history
+from providers.kraken import history, pages
 from providers.kraken.pages import TradePages
 from tests.kraken_market import (
     NS,
     T0,
     Market,
+    Trade,
     assert_equal,
     make_trades,
     moment,
@@ -38,6 +45,18 @@ async def test_a_burst_over_a_page_boundary_is_whole(inclusive: bool) -> None:
         rows, _, _ = await get_ohlc(1, moment(T0 + 80), moment(T0))
     assert_equal(rows, market, 1, T0, T0 + 80)
     assert rows["count"][50] == 990
+
+
+async def test_a_page_that_ends_within_the_last_second_is_not_the_last() -> None:
+    market = Market(
+        [(T0 * NS + n * NS // 100, "1.0", "1.0", 1 + n) for n in range(1100)]
+    )
+    async with open_market(market) as get_ohlc:
+        for end_s in (9, 10, 11):
+            market.calls.clear()
+            rows, _, _ = await get_ohlc(1, moment(T0 + end_s), moment(T0))
+            assert rows["count"].tolist() == [100] * end_s
+            assert len(market.calls) == (1 if end_s < 10 else 2)
 
 
 @pytest.mark.parametrize("inclusive", [True, False])
@@ -93,8 +112,8 @@ async def test_a_busy_past_is_searched_by_halves_not_page_by_page(
     clock[0] = start_s + 1000
     market = Market(busy)
     async with open_client(market) as client:
-        pages = TradePages(client, await client.pair("xbtusd"))
-        close = await pages.close_before(start_s * NS)
+        trades = TradePages(client, await client.pair("xbtusd"))
+        close = await trades.close_before(start_s * NS)
     assert close == float(busy[-1][1])
     assert len(market.calls) < 20
 
@@ -103,6 +122,85 @@ async def test_the_close_before_a_pile_of_trades_at_one_time_is_found() -> None:
     pile = [(T0 * NS, "101.0", "1.0", 1 + n) for n in range(3000)]
     market = Market(pile)
     async with open_client(market) as client:
-        pages = TradePages(client, await client.pair("xbtusd"))
-        assert await pages.close_before((T0 + 3600) * NS) == 101.0
+        trades = TradePages(client, await client.pair("xbtusd"))
+        assert await trades.close_before((T0 + 3600) * NS) == 101.0
     assert len(market.calls) < 60
+
+
+async def test_a_last_that_means_nothing_does_not_stop_the_search() -> None:
+    market = Market([(T0 * NS, "101.0", "1.0", 1 + n) for n in range(3000)])
+    page = market.page
+
+    def lie(request: httpx.Request) -> httpx.Response:
+        told = page(request).json()
+        told["result"]["last"] = "0"
+        return httpx.Response(200, json=told)
+
+    market.page = lie  # type: ignore[method-assign]
+    async with open_client(market) as client:
+        trades = TradePages(client, await client.pair("xbtusd"))
+        assert await trades.close_before((T0 + 3600) * NS) == 101.0
+    assert len(market.calls) < 60
+
+
+@pytest.mark.parametrize("inclusive", [True, False])
+async def test_the_trade_at_the_very_time_that_was_searched_from_is_found(
+    inclusive: bool,
+) -> None:
+    end_ns = (T0 + 86400) * NS
+    market = Market([(end_ns - 480 * NS, "5.0", "1.0", 1)], inclusive=inclusive)
+    async with open_client(market) as client:
+        trades = TradePages(client, await client.pair("xbtusd"))
+        assert await trades.close_before(end_ns) == 5.0
+    assert market.calls[0].url.params["since"] == str(end_ns - 480 * NS)
+
+
+STEPS_NS = [0, 1000, 300_000_000, NS, 7 * NS, 70 * NS, 5000 * NS, 10**6 * NS]
+
+
+@st.composite
+def some_trades(draw: st.DrawFn) -> list[Trade]:
+    """Up to 60 trades, at most 4 of them with one time stamp."""
+    steps = draw(st.lists(st.sampled_from(STEPS_NS), min_size=1, max_size=60))
+    at, run, trades = T0 * NS + draw(st.integers(0, NS)), 0, []
+    for number, step in enumerate(steps):
+        run = 0 if step or run == 3 else run + 1
+        at += step if step or run else 1000
+        price = f"{draw(st.integers(1, 10**6)) / 10:.1f}"
+        trades.append((at, price, "0.10000000", 1 + number))
+    return trades
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    some_trades(),
+    st.booleans(),
+    st.sampled_from([1, 5, 60]),
+    st.integers(-100, 6000),
+    st.integers(1, 300),
+    st.randoms(use_true_random=False),
+)
+def test_any_span_of_any_trades_has_the_exact_bars(
+    trades: list[Trade], inclusive: bool, period: int, offset: int, rows: int, rng: Any
+) -> None:
+    anchor_s = rng.choice(trades)[0] // NS
+    start_s = (anchor_s - offset) // period * period
+    end_s = start_s + rows * period
+    market = Market(trades, inclusive=inclusive)
+    market.page_size = 5
+
+    async def compare() -> None:
+        async with open_market(market) as get_ohlc:
+            if end_s * NS <= trades[0][0]:
+                with pytest.raises(pk.DataUnavailable):
+                    await get_ohlc(period, moment(end_s), moment(start_s))
+                return
+            got, _, _ = await get_ohlc(period, moment(end_s), moment(start_s))
+            assert_equal(got, market, period, start_s, end_s)
+
+    now_s = float(trades[-1][0] // NS + 10**5)
+    with (
+        mock.patch.object(pages, "PAGE_TRADES", 5),
+        mock.patch.object(history, "wall_s", return_value=now_s),
+    ):
+        trio.run(compare)

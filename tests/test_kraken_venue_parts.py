@@ -16,6 +16,7 @@ from providers.kraken.venue_limits import AttemptLimit, TokenBucket, Traffic
 from providers.kraken.venue_market import Market
 from providers.kraken.venue_pairs import CATALOGUE
 from providers.kraken.venue_requests import Desk, Topic
+from providers.kraken.venue_stream import Line
 
 
 @pytest.fixture
@@ -103,6 +104,19 @@ def test_traffic_knows_the_most_at_once_and_in_a_second() -> None:
         traffic.begin(now_s)
         traffic.end()
     assert (traffic.most_at_once, traffic.most_a_second) == (2, 4)
+
+
+async def test_a_frozen_line_is_silent_and_deaf_until_the_peer_ends() -> None:
+    near, far = trio.socket.socketpair()
+    async with Line(trio.SocketStream(near)) as line, trio.SocketStream(far) as peer:
+        await line.send_all(b"before")
+        line.frozen = True
+        await line.send_all(b"meanwhile")
+        await peer.send_all(b"hello?")
+        await peer.send_eof()
+        assert await line.receive_some() == b""
+        await line.send_eof()
+        assert b"".join([part async for part in peer]) == b"before"
 
 
 async def talk(venue: Venue, *parts: bytes) -> bytes:

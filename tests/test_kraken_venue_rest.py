@@ -187,8 +187,10 @@ async def test_a_page_that_ends_within_a_burst_loses_none_of_it(
 async def test_without_since_the_newest_thousand_come(
     venue: Venue, caller: Caller
 ) -> None:
+    newest = venue.trades("XBTUSD")[-1].trade_id
     result = await caller.result("Trades?pair=XBTUSD")
     rows = result["XXBTZUSD"]
+    assert rows[-1][6] >= newest
     ids = [row[6] for row in rows]
     truth = {trade.trade_id: trade for trade in venue.trades("XBTUSD")}
     assert rows == [as_row(truth[number]) for number in ids]

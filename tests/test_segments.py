@@ -393,6 +393,26 @@ def test_bars_whose_tick_ring_is_gone_are_removed_and_no_lock_stays(
     assert list_segments(namespace) == []
 
 
+def test_a_lock_is_that_of_the_file_which_has_the_name_now(
+    namespace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between opening a file and locking it, somebody else removes and remakes it."""
+    killed(namespace)
+    path, take, taken = tick_path(namespace), segments._take, []
+
+    def slow_take(descriptor: int) -> None:
+        if not taken:
+            content = path.read_bytes()
+            path.unlink()
+            path.write_bytes(content)
+        take(descriptor)
+        taken.append(os.fstat(descriptor).st_ino)
+
+    monkeypatch.setattr(segments, "_take", slow_take)
+    assert len(collect_segments(namespace)) == 3
+    assert len(set(taken)) == 2
+
+
 RESTARTS = """
 import gc
 import sys

@@ -116,15 +116,21 @@ def test_a_timeout_that_is_no_time_is_refused(timeout: Any, push: Pusher) -> Non
 
 
 @pytest.mark.skipif(not FUTEX_CALL, reason="number of the futex call is not known here")
-def test_a_sleeping_thread_is_woken_by_a_publish_without_the_gil(push: Pusher) -> None:
+def test_a_sleeping_thread_is_woken_by_a_publish_without_the_gil(
+    namespace: str, push: Pusher
+) -> None:
     bars = pk.attach_bars(FQME)
     heads: list[int] = []
     thread = threading.Thread(target=lambda: heads.append(bars.wait(after=START)))
     thread.start()
     until(lambda: waits_on_futex(thread))
+    waiting_before, turn_before = struct.unpack_from("<2I", wait_page(namespace))
     push()
     thread.join(SOON_S)
     assert heads == [START + 1]
+    assert (waiting_before, struct.unpack_from("<2I", wait_page(namespace))) == (
+        *(1, (0, turn_before + 1)),
+    )
 
 
 def test_every_one_of_many_publishes_is_seen_by_every_waiting_thread(

@@ -38,8 +38,9 @@ class Client:
 
     async def wait(self, wanted: Callable[[Frame], bool]) -> Frame:
         """The next frame that is wanted; those before it are passed over."""
-        while not wanted(frame := await self.read()):
-            pass
+        with trio.fail_after(PATIENCE_S):
+            while not wanted(frame := await self.read()):
+                pass
         return frame
 
     async def wait_channel(self, channel: str, kind: str = "update") -> Frame:

@@ -47,7 +47,7 @@ def run_demo(out: Output, *, seconds: float, namespace: str | None) -> int:
             "the end: leave --namespace away, or give an unused one"
         )
     try:
-        return trio.run(_Demo(out, space, seconds).run)
+        return trio.run(Demo(out, space, seconds).run)
     finally:
         remove_segments(space, force=True)
 
@@ -86,7 +86,9 @@ def _settings(venue: Any) -> dict[str, str]:
     }
 
 
-class _Demo:
+class Demo:
+    """One run of the demo, in a namespace of its own."""
+
     def __init__(self, out: Output, namespace: str, seconds: float) -> None:
         self.out = out
         self.namespace = namespace
@@ -96,6 +98,7 @@ class _Demo:
         self.gaps: dict[tuple[str, int], bool] = {}
 
     async def run(self) -> int:
+        """Open all, watch, compare; the exit code."""
         module = find_venue()
         async with module.open_venue(
             pairs=list(PAIRS.values()),
@@ -126,7 +129,7 @@ class _Demo:
             result = compare(venue, feed.flumes, PAIRS, started_s, ended_s)
             await self._end_reading(process)
             nursery.cancel_scope.cancel()
-        return self._conclude(result)
+        return self.conclude(result)
 
     async def _disturb(self, venue: Any) -> None:
         """Cut the connection half-way and keep it down for a moment."""
@@ -198,6 +201,7 @@ class _Demo:
     async def _follow(self, fqme: str, flume: Flume) -> None:
         watch = RingWatch(flume.rt)
         while True:
+            self.out.check()
             for kind, content in watch.look():
                 if self.out.json:
                     self.out.record(kind, fqme=fqme, **event_fields(kind, content))
@@ -225,7 +229,8 @@ class _Demo:
 
     # The end
 
-    def _conclude(self, result: Comparison) -> int:
+    def conclude(self, result: Comparison) -> int:
+        """Tell the verdict; the exit code, 0 only if all was equal and whole."""
         report = self.report
         whole = report["lost"] == report["torn"] == 0 < report["ticks"]
         repaired = bool(self.gaps) and all(self.gaps.values())

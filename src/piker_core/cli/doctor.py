@@ -75,15 +75,16 @@ def _all_checks(seconds: float, namespace: str | None) -> Iterator[Check]:
         "configuration": check_configuration,
     }
     for name, check in simple.items():
-        yield from _safely(name, lambda check=check: [check()])
+        yield from _safely(name, check)
     yield from _safely("providers", check_providers)
     yield from _safely("self-test", lambda: check_ring(seconds))
 
 
-def _safely(name: str, checks: Callable[[], list[Check]]) -> list[Check]:
+def _safely(name: str, check: Callable[[], Check | list[Check]]) -> list[Check]:
     """What cannot even be checked has failed, and is no reason to stop."""
     try:
-        return checks()
+        found = check()
+        return found if isinstance(found, list) else [found]
     except Exception as error:  # noqa: BLE001 - it becomes a line of the report
         return [Check(name, "fail", explain(error)[1])]
 
@@ -269,10 +270,11 @@ def check_configuration() -> Check:
     """Is every table of the configuration valid, and every override?"""
     path = config_path()
     load_section("feed", FeedConfig)
-    for provider in describe_providers():
-        shape = None if provider.error else find_provider(provider.name)
-        if hasattr(shape, "Config"):
-            load_section(provider.name, shape.Config)
+    for installed in describe_providers():
+        if not installed.error:
+            shape = getattr(find_provider(installed.name), "Config", None)
+            if shape is not None:
+                load_section(installed.name, shape)
     found = f"{path} is valid" if path.exists() else f"there is no {path}: defaults"
     return Check("configuration", "ok", found)
 

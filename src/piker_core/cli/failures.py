@@ -6,6 +6,7 @@ Nothing heavy is imported here: the help text needs this module.
 import errno
 import logging
 import os
+import select
 import signal
 import socket
 import sys
@@ -29,6 +30,7 @@ from piker_core.errors import (
 OK, BUG, USAGE, MISSING, VENUE, MACHINE = range(6)
 INTERRUPTED = 128 + signal.SIGINT
 TERMINATED = 128 + signal.SIGTERM
+HUNG_UP = 128 + signal.SIGHUP
 
 EXIT_CODES = """\b
 Exit codes:
@@ -38,7 +40,7 @@ Exit codes:
   3  not found: ring, market, symbol or provider
   4  feed, venue, network or their data in trouble
   5  machine or configuration in trouble: config file, shared memory, another writer
-  130, 143  ended by Ctrl-C, by SIGTERM
+  129, 130, 143  ended by the terminal's closing, by Ctrl-C, by SIGTERM
 """
 
 _VENUE = (ProviderError, FeedError, NoData, DataUnavailable, DataThrottle, BadTick)
@@ -56,22 +58,30 @@ class OutputClosed(Exception):
 
 
 class _State:
-    terminated = False
+    signal = signal.SIGINT
+    """What interrupts: Ctrl-C, or another signal that is passed on as one."""
 
 
 @contextmanager
 def catch_termination() -> Iterator[None]:
-    """Let SIGTERM end a command as Ctrl-C does: feeds are closed, segments removed."""
+    """Let SIGTERM and SIGHUP end a command as Ctrl-C does, so that it closes its rings.
 
-    def interrupt(_number: int, _frame: FrameType | None) -> None:
-        _State.terminated = True
+    A signal that is ignored, as `nohup` has it, stays ignored.
+    """
+
+    def interrupt(number: int, _frame: FrameType | None) -> None:
+        _State.signal = signal.Signals(number)
         signal.raise_signal(signal.SIGINT)
 
-    previous = signal.signal(signal.SIGTERM, interrupt)
+    numbers = (signal.SIGTERM, signal.SIGHUP)
+    caught = [n for n in numbers if signal.getsignal(n) is signal.SIG_DFL]
+    for number in caught:
+        signal.signal(number, interrupt)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, previous)
+        for number in caught:
+            signal.signal(number, signal.SIG_DFL)
 
 
 def guard(work: Callable[[], int | None], *, debug: bool = False) -> int:
@@ -82,7 +92,7 @@ def guard(work: Callable[[], int | None], *, debug: bool = False) -> int:
     try:
         with _log_to_stderr(debug):
             code = work() or OK
-            sys.stdout.flush()
+            write_stdout()
     except BaseException as error:  # noqa: BLE001 - ends here, told and with a code
         code = report(error, debug=debug)
     return code
@@ -95,7 +105,7 @@ def report(error: BaseException, *, debug: bool = False) -> int:
         traceback.print_exception(error, file=sys.stderr)
     if sentence:
         sys.stderr.write(f"piker-core: {sentence}\n")
-    if any(isinstance(leaf, OutputClosed | BrokenPipeError) for leaf in leaves(error)):
+    if any(isinstance(leaf, OutputClosed) for leaf in leaves(error)):
         drop_stdout()
     return code
 
@@ -104,8 +114,8 @@ def explain(error: BaseException) -> tuple[int, str]:
     """The exit code for an error, and the sentence that says what to do, or nothing."""
     found = leaves(error)
     if any(isinstance(leaf, KeyboardInterrupt) for leaf in found):
-        return (TERMINATED if _State.terminated else INTERRUPTED), ""
-    if any(isinstance(leaf, OutputClosed | BrokenPipeError) for leaf in found):
+        return 128 + _State.signal, ""
+    if any(isinstance(leaf, OutputClosed) for leaf in found):
         return OK, ""
     worst = min(found, key=lambda leaf: isinstance(leaf, PikerError | OSError))
     more = f" (and {len(found) - 1} more errors)" if len(found) > 1 else ""
@@ -140,6 +150,27 @@ def _sentence(error: BaseException) -> str:
         return f"{where}{text}" + (f": {advice}" if advice and where else "")
     text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
     return f"unexpected {text} (a bug: run again with --debug and report it)"
+
+
+def write_stdout(text: str = "") -> None:
+    """Write and flush. Raises OutputClosed when nobody reads the output any more."""
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise OutputClosed from None
+
+
+def check_stdout() -> None:
+    """Raise OutputClosed when nobody reads the output any more."""
+    try:
+        descriptor = sys.stdout.fileno()
+    except OSError:
+        return  # none of the system's
+    poll = select.poll()
+    poll.register(descriptor, 0)
+    if any(event & select.POLLERR for _, event in poll.poll(0)):
+        raise OutputClosed
 
 
 def drop_stdout() -> None:

@@ -8,7 +8,6 @@ from typing import Any
 
 import trio
 
-from piker_core.cli.failures import OutputClosed
 from piker_core.cli.output import Output, aligned, decimal_text, rich_table, utc_text
 from piker_core.cli.rows import (
     BAR_COLUMNS,
@@ -25,8 +24,10 @@ LOOK_S = 0.5
 """How often status and gaps are looked at while no bar is closed."""
 REFRESH_HZ = 4.0
 
-COLUMNS = ("market", "status", "last", "bid", "ask", "open", "high", "low", "close")
-COLUMNS += ("volume", "count", "ticks", "repaired", "revised", "delay ms")
+COLUMNS = (
+    *("market", "status", "last", "bid", "ask", "open", "high", "low", "close"),
+    *("volume", "count", "ticks", "repaired", "revised", "delay ms"),
+)
 MARKET_WIDTH = 18
 
 
@@ -74,6 +75,7 @@ async def _print_market(out: Output, fqme: str, flume: Flume) -> None:
     watch = RingWatch(flume.rt)
     digits = price_digits(flume.market.price_tick)
     while True:
+        out.check()
         for kind, content in watch.look():
             if out.json:
                 out.record(kind, fqme=fqme, **event_fields(kind, content))
@@ -129,18 +131,15 @@ class LiveTable:
         self.delays_ms: dict[str, float] = {}
 
     async def run(self) -> None:
-        """Show the table until cancelled. Raises OutputClosed if the terminal goes."""
+        """Show the table until cancelled."""
         from rich.live import Live
 
-        try:
-            with Live(self._table(), refresh_per_second=8, transient=False) as live:
-                async with trio.open_nursery() as nursery:
-                    nursery.start_soon(self._read_quotes)
-                    while True:
-                        await trio.sleep(1 / self.refresh_hz)
-                        live.update(self._table())
-        except BrokenPipeError:
-            raise OutputClosed from None
+        with Live(self._table(), refresh_per_second=8) as live:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._read_quotes)
+                while True:
+                    await trio.sleep(1 / self.refresh_hz)
+                    live.update(self._table())
 
     async def _read_quotes(self) -> None:
         async for quotes in self.feed.stream(tick_throttle=self.refresh_hz):

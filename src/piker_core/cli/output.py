@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from piker_core.cli.failures import OutputClosed
+from piker_core.cli.failures import check_stdout, write_stdout
 
 _NUMBER = re.compile(r"-?[0-9][0-9.]*(/[0-9]+)?( [A-Za-z]{1,3})?")
 
@@ -28,11 +28,11 @@ class Output:
 
     def line(self, text: str) -> None:
         """Write one line, at once."""
-        try:
-            sys.stdout.write(text + "\n")
-            sys.stdout.flush()
-        except BrokenPipeError:
-            raise OutputClosed from None
+        write_stdout(text + "\n")
+
+    def check(self) -> None:
+        """Look whether the reader is still there, while there is nothing to write."""
+        check_stdout()
 
     def note(self, text: str) -> None:
         """Say something beside the output, on stderr; nothing with `--json`."""
@@ -43,23 +43,15 @@ class Output:
     def table(self, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         """Write a table: with rules and colours on a terminal, else aligned columns."""
         if sys.stdout.isatty():
-            self._rich_table(columns, rows)
+            from rich.console import Console
+
+            Console().print(rich_table(columns, rows))
             return
         cells = list(zip(columns, *rows, strict=True))
         widths = [max(map(len, column)) for column in cells]
         right = [numeric(column[1:]) for column in cells]
         for row in (columns, *rows):
             self.line(aligned(row, widths, right))
-
-    def _rich_table(
-        self, columns: Sequence[str], rows: Sequence[Sequence[str]]
-    ) -> None:
-        from rich.console import Console
-
-        try:
-            Console().print(rich_table(columns, rows))
-        except (BrokenPipeError, SystemExit):
-            raise OutputClosed from None
 
 
 def rich_table(

@@ -10,12 +10,16 @@ from piker_core.core.rings import BarReader
 from piker_core.dtypes import OHLCV_DTYPE, TICK_TYPES, BarFlag
 from piker_core.symbols import MktPair
 
-BAR_COLUMNS = ("time (UTC)", "open", "high", "low", "close", "volume", "count")
-BAR_COLUMNS += ("bar_wap", "flags")
+BAR_COLUMNS = (
+    *("time (UTC)", "open", "high", "low", "close"),
+    *("volume", "count", "bar_wap", "flags"),
+)
 BAR_WIDTHS = (19, 12, 12, 12, 12, 16, 6, 16, 0)
 BAR_RIGHT = (False, True, True, True, True, True, True, True, False)
-TICK_COLUMNS = ("time (UTC)", "market", "type", "price", "size", "side", "count")
-TICK_COLUMNS += ("id", "delay ms")
+TICK_COLUMNS = (
+    *("time (UTC)", "market", "type", "price", "size"),
+    *("side", "count", "id", "delay ms"),
+)
 TICK_WIDTHS = (26, 20, 10, 12, 16, 4, 5, 14, 9)
 TICK_RIGHT = (False, False, False, True, True, False, True, True, True)
 _TYPE_NAMES = {code: name for name, code in TICK_TYPES.items()}

@@ -108,6 +108,7 @@ class BarView:
         """Wait for a row or a while, then print what has changed."""
         before = self.watch.head
         head = self.bars.wait(after=before, timeout=LOOK_S)
+        self.out.check()
         self._tell(self.watch.look())
         if head == before and created_ns(self.name) not in (0, self.created_ns):
             self._attach_again()
@@ -182,6 +183,7 @@ class TickView:
         while len(records := self.cursor.poll()):
             self._print(records.tolist())
         self.tell_lost()
+        self.out.check()
         if not ready:
             self._tell_state()
             if created_ns(self.name) not in (0, self.created_ns):

@@ -24,6 +24,7 @@
 
 typedef _Atomic uint64_t pk_word;
 typedef _Atomic uint32_t pk_half;
+typedef uint64_t __attribute__((may_alias)) pk_bits; /* eight bytes of any struct */
 
 _Static_assert(sizeof(pk_word) == 8 && sizeof(pk_half) == 4, "atomics are plain words");
 _Static_assert(sizeof(double) == 8, "a double fills a word");
@@ -46,14 +47,14 @@ static inline void pk_store_release(pk_word *word, uint64_t value) {
 
 /* Relaxed word by word: a copy that may be torn, but is no data race. */
 static inline void pk_copy_in(pk_word *to, const void *from, size_t words) {
-    const uint64_t *source = from;
+    const pk_bits *source = from;
     for (size_t i = 0; i < words; i++) {
         pk_store(&to[i], source[i]);
     }
 }
 
 static inline void pk_copy_out(void *to, const pk_word *from, size_t words) {
-    uint64_t *target = to;
+    pk_bits *target = to;
     for (size_t i = 0; i < words; i++) {
         target[i] = pk_load(&from[i]);
     }

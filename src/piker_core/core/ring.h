@@ -227,8 +227,8 @@ static inline int pk_resume_rewrite(pk_bars *b) {
     pk_row row, old_row;
     pk_side side, old_side;
     if (stamp % 2) {
-        pk_store(&redo->stamp, stamp + 1); /* the slot itself was not yet touched */
-        pk_store(&redo->sequence, 0);
+        pk_store(&redo->sequence, 0); /* half written: the slot itself was not yet touched */
+        pk_store_release(&redo->stamp, stamp + 1); /* SYNC redo-done: pairs with redo-read */
     } else if (sequence >= b->first && sequence < b->head) {
         pk_copy_out(&row, redo->row, PK_ROW_WORDS);
         pk_copy_out(&side, redo->side, PK_SIDE_WORDS);
@@ -259,6 +259,8 @@ static inline int pk_resume_bars(pk_bars *b) {
         return PK_REFUSED;
     }
     pk_resume_reserved(&b->segment, b->first, b->head);
+    /* One write may have got its number and no more: that number is never given again. */
+    pk_store_release(&header->clock, b->clock); /* SYNC clock: pairs with clock-read */
     if (pk_resume_rewrite(b)) {
         return PK_REFUSED;
     }

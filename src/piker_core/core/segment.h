@@ -13,6 +13,8 @@
 #include <sys/statvfs.h>
 
 #define PK_SHM "/dev/shm/"
+#define PK_NAME 64 /* room for the name of a file there */
+#define PK_PATH (sizeof PK_SHM + PK_NAME)
 
 /* A mapped segment, in this process. `can_wait`: the wait page may be written to. */
 typedef struct pk_segment {
@@ -34,7 +36,7 @@ typedef struct pk_segment {
     ino_t inode;
     uint64_t reserved_low, reserved_high; /* sequences whose slots have pages */
     int can_wait;
-    char name[64];
+    char name[PK_NAME];
 } pk_segment;
 
 static inline int pk_refuse_errno(char *why, size_t room, const char *what) {
@@ -124,9 +126,13 @@ static inline void pk_unmap(pk_segment *segment) {
     }
 }
 
+static inline void pk_path(char *path, const char *name) {
+    snprintf(path, PK_PATH, PK_SHM "%.*s", PK_NAME - 1, name);
+}
+
 static inline int pk_open_file(const char *name, int flags) {
-    char path[96];
-    snprintf(path, sizeof path, PK_SHM "%s", name);
+    char path[PK_PATH];
+    pk_path(path, name);
     return open(path, flags | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY, 0600);
 }
 
@@ -290,8 +296,8 @@ static inline int pk_create_file(const char *name, uint64_t size, uint64_t fixed
         error = pk_reserve_bytes(fd, 0, fixed);
     }
     if (error) {
-        char path[96];
-        snprintf(path, sizeof path, PK_SHM "%s", name);
+        char path[PK_PATH];
+        pk_path(path, name);
         unlink(path);
         close(fd);
         errno = error;
@@ -303,15 +309,15 @@ static inline int pk_create_file(const char *name, uint64_t size, uint64_t fixed
 /* Is the open file still the one of that name? */
 static inline int pk_is_current(int fd, const char *name) {
     struct stat open_file, named;
-    char path[96];
-    snprintf(path, sizeof path, PK_SHM "%s", name);
+    char path[PK_PATH];
+    pk_path(path, name);
     return !fstat(fd, &open_file) && !lstat(path, &named) && open_file.st_ino == named.st_ino &&
            open_file.st_dev == named.st_dev;
 }
 
 static inline int pk_remove_file(const char *name) {
-    char path[96];
-    snprintf(path, sizeof path, PK_SHM "%s", name);
+    char path[PK_PATH];
+    pk_path(path, name);
     return unlink(path) ? errno : 0;
 }
 

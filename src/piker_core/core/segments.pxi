@@ -2,7 +2,11 @@
 
 cdef int _check_errno(int error, str what) except -1:
     if error == ENOSPC:
-        raise OSError(error, f"no space left in /dev/shm for the rings of {what}: free some (piker-core segments --gc) or enlarge it")
+        raise OSError(
+            error,
+            f"no space left in /dev/shm for the rings of {what}: "
+            "free some (piker-core segments --gc) or enlarge it",
+        )
     if error:
         raise OSError(error, f"the rings of {what}: {os.strerror(error)}")
     return 0
@@ -62,7 +66,9 @@ cdef int _lock(pk_lock *lock, int fd, bytes name, str what) except -1:
     if error == ENOENT:
         return 0
     if error == EAGAIN:
-        raise WriterBusy(f"another process or engine writes {what}: close it, or read its rings with attach_bars()")
+        raise WriterBusy(
+            f"another process or engine writes {what}: close it, or read its rings with attach_bars()"
+        )
     _check_errno(error, what)
     return pk_is_current(lock.fd, name) and pk_is_current(fd, name)
 
@@ -83,7 +89,8 @@ cdef int _open_file(bytes name, pk_identity *wanted, int *created, str what) exc
             return fd
         error = errno
         raise SegmentError(
-            f"/dev/shm/{name.decode()} cannot be opened ({os.strerror(error)}) as a ring of this layout version; remove it"
+            f"/dev/shm/{name.decode()} cannot be opened ({os.strerror(error)}) "
+            "as a ring of this layout version; remove it"
         )
 
 
@@ -224,7 +231,9 @@ cdef BarWriter _open_ring(Market market, int period, rows, price_tick, size_tick
             pk_remove_file(name)
         raise _segment_error(name, why)
     if pk_resume_bars(&ring.native):
-        raise SegmentError(f"/dev/shm/{name.decode()} has an impossible head, first or row (layout version {PK_VERSION}); remove it")
+        raise SegmentError(
+            f"/dev/shm/{name.decode()} has an impossible head, first or row (layout version {PK_VERSION}); remove it"
+        )
     pk_write_about(&ring.native.segment, <char *>about, len(about))
     old[0] = not created
     return ring
@@ -279,12 +288,14 @@ cdef uint32_t _market_id(FeedEngine engine, str fqme) except? 0:
 
 cdef void _open_generation(FeedEngine engine, Market market) noexcept:
     cdef pk_header *header
+    cdef uint64_t number
     for ring in market.rings:
         header = (<BarWriter>ring).native.segment.header
         (<BarWriter>ring).woken = (<BarWriter>ring).native.head
         pk_store(&header.writer_pid, getpid())
         pk_store(&header.heartbeat_ns, pk_wall_ns())
-        pk_store_release(&header.generation, pk_load(&header.generation) + 1)  # SYNC generation: pairs with generation-read
+        number = pk_load(&header.generation) + 1
+        pk_store_release(&header.generation, number)  # SYNC generation: pairs with generation-read
         pk_wake_all(&(<BarWriter>ring).native.segment)
     _store_last(market)
 

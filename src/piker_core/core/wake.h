@@ -81,11 +81,14 @@ static inline int pk_wait_head(pk_segment *s, uint64_t after, int64_t deadline_n
     const int64_t pause_ns = pk_clock_ns(CLOCK_MONOTONIC) + PK_NS;
     for (;;) {
         uint32_t turn = pk_turn(s);
-        if (s->can_wait) {
-            pk_announce(s, PK_SLEEPER);
-        }
         if (pk_load_acquire(&s->header->head) > after) { /* SYNC head-read: pairs with head */
             return 0;
+        }
+        if (s->can_wait) {
+            pk_announce(s, PK_SLEEPER);
+            if (pk_load_acquire(&s->header->head) > after) { /* SYNC head-read: pairs with head */
+                return 0;
+            }
         }
         int64_t now = pk_clock_ns(CLOCK_MONOTONIC);
         int64_t left = (deadline_ns < pause_ns ? deadline_ns : pause_ns) - now;

@@ -65,8 +65,8 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     `rest_burst` at once; each may take `rest_timeout_s` and is tried `rest_attempts`
     times; a refusal for too many calls stops all for `throttle_pause_s`, doubled each
     time in a row. The table of pairs is kept for `pairs_ttl_s`. A bar counts as
-    finished `settle_s` after its end. `liveness_s` and `ack_timeout_s` are the longest
-    silence of a WebSocket and the longest wait for its acks.
+    finished `settle_s` after its end. `liveness_s` is the longest silence of a
+    WebSocket, `ack_timeout_s` the longest wait for it to open and for its acks.
     """
 
     ws_url: str = "wss://ws.kraken.com/v2"

@@ -28,7 +28,7 @@ from piker_core.tasks import Backoff, open_nursery
 from .api import Client, get_client, get_mkt_info
 from .market_feed import MarketFeed
 from .markets import Pair
-from .repair import fetch_seam, is_silent, repair
+from .watch import watch
 from .wire import (
     Ack,
     Heartbeat,
@@ -44,10 +44,7 @@ from .wire import (
 
 BATCH = 100
 """Symbols a subscribe request."""
-DISORDER_S = 1.0
-"""How long a jump of ids may be mere disorder."""
 MOST_FRAME = 8 << 20
-_SUSPECT_S = 10.0
 _PROVEN_S = 5.0
 _AFTER_MAINTENANCE_S = 5.0
 
@@ -82,7 +79,7 @@ class Stream:
         self._requests: dict[int, str] = {}
         self._scope = trio.CancelScope()
         self._reason = ""
-        self._trading = True
+        self.trading = True
         self._heard_s = 0.0
         self._heard_ns = 0
         self._acked_s = 0.0
@@ -102,11 +99,12 @@ class Stream:
         try:
             await self._send_chan.send(quote)
         except PikerError as error:
-            self._complain("refused", f"a quote was refused: {error}", quote)
+            self.complain("refused", f"a quote was refused: {error}", quote)
             return False
         return True
 
-    def _complain(self, kind: str, text: str, frame: Any) -> None:
+    def complain(self, kind: str, text: str, frame: Any) -> None:
+        """Count it, and log the first of its kind with the frame."""
         self._counts[kind] += 1
         if self._counts[kind] == 1:
             log.warning("%s; more are counted only: %.300r", text, frame)
@@ -125,7 +123,7 @@ class Stream:
             if self._acked_s and time.monotonic() - self._acked_s > _PROVEN_S:
                 backoff.reset()
             wait_s = backoff.next_s()
-            if not self._trading:
+            if not self.trading:
                 wait_s = max(wait_s, _AFTER_MAINTENANCE_S)
             await trio.sleep(wait_s)
 
@@ -177,9 +175,28 @@ class Stream:
         self._heard_s = time.monotonic()
         self._heard_ns = time.time_ns()
 
-    def _abandon(self, reason: str) -> None:
+    def abandon(self, reason: str) -> None:
+        """End the session: it is dead, whatever its socket says."""
         self._reason = reason
         self._scope.cancel()
+
+    def silence_s(self) -> float:
+        """How long nothing was heard on the connection; 0 without one."""
+        return time.monotonic() - self._heard_s if self._heard_s else 0.0
+
+    def overdue_acks(self) -> list[tuple[str, str]]:
+        """Subscriptions, by channel and symbol, that should have been answered."""
+        now_s = time.monotonic()
+        return [key for key, due_s in self._pending.items() if now_s > due_s]
+
+    def go_stale(self) -> None:
+        """Nothing was heard for too long."""
+        self._heard_s = 0.0
+        self._counts["stale"] += 1
+        for market in self.markets.values():
+            if market.started:
+                market.handle.set_status("stale")
+        self.abandon(f"no frame for {self.config.liveness_s:g} s")
 
     # Frames
 
@@ -199,21 +216,21 @@ class Stream:
             elif isinstance(frame, Ack):
                 self._take_ack(frame, raw)
             elif isinstance(frame, Unknown):
-                self._complain("unknown", "a frame of an unknown channel", raw)
+                self.complain("unknown", "a frame of an unknown channel", raw)
             else:
                 assert isinstance(frame, Heartbeat)
         except (ProviderError, ValueError) as error:
             if isinstance(error, RefusedError):
                 raise
-            self._complain("malformed", f"a frame was not understood: {error}", raw)
+            self.complain("malformed", f"a frame was not understood: {error}", raw)
         except OSError as error:  # its trades are fetched when there is space again
-            self._complain("no_space", str(error), raw)
+            self.complain("no_space", str(error), raw)
 
     def _market(self, venue_symbol: str, raw: bytes) -> MarketFeed | None:
         market = self.markets.get(venue_symbol)
         if market is None:
             text = f"a frame of {venue_symbol!r}, which was not subscribed to"
-            self._complain("unknown", text, raw)
+            self.complain("unknown", text, raw)
         return market
 
     async def _take_trades(self, frame: TradeFrame, raw: bytes) -> None:
@@ -230,9 +247,9 @@ class Stream:
 
     def _take_status(self, frame: StatusFrame) -> None:
         trading = all(row.system == "online" for row in frame.data)
-        if trading == self._trading:
+        if trading == self.trading:
             return
-        self._trading = trading
+        self.trading = trading
         log.info("kraken is %s", ", ".join(row.system for row in frame.data))
         for market in self.markets.values():
             if market.started and market.handle.status in ("live", "closed"):
@@ -246,12 +263,12 @@ class Stream:
             symbol = ack.result.symbol or symbol
         if self._pending.pop((channel, symbol), None) is None:
             if not ack.success:
-                self._complain("unknown", f"an unexpected refusal: {ack.error}", raw)
+                self.complain("unknown", f"an unexpected refusal: {ack.error}", raw)
             return
         if not ack.success and ack.error != "Already subscribed":
             self._refuse(channel, symbol, ack.error, raw)
         elif channel == "trade":
-            self.markets[symbol].up(time.time_ns(), trading=self._trading)
+            self.markets[symbol].up(time.time_ns(), trading=self.trading)
         if not self._pending:
             self._acked_s = time.monotonic()
             self.live.set()
@@ -265,85 +282,6 @@ class Stream:
         log.warning("%s", sentence)
         if channel == "trade":
             self.markets[symbol].refuse()
-
-    # The watch
-
-    async def watch(self, nursery: trio.Nursery) -> None:
-        """Look four times a second for what does not happen."""
-        while True:
-            await trio.sleep(0.25)
-            now_s = time.monotonic()
-            if self._heard_s and now_s - self._heard_s > self.config.liveness_s:
-                self._go_stale()
-            elif self._pending and now_s > min(self._pending.values()):
-                missing = ", ".join(f"{c} {s}" for c, s in self._pending)
-                self._abandon(f"no acknowledgement of {missing}")
-            for venue_symbol, market in self.markets.items():
-                await self._watch_market(nursery, venue_symbol, market, now_s)
-
-    def _go_stale(self) -> None:
-        self._heard_s = 0.0
-        self._counts["stale"] += 1
-        for market in self.markets.values():
-            if market.started:
-                market.handle.set_status("stale")
-        self._abandon(f"no frame for {self.config.liveness_s:g} s")
-
-    async def _watch_market(
-        self, nursery: trio.Nursery, venue_symbol: str, market: MarketFeed, now_s: float
-    ) -> None:
-        pair = self.pairs[venue_symbol]
-        if market.held is not None and now_s > market.held_until_s:
-            await self._release(market, None)
-        market.notice_jumps(now_s - DISORDER_S)
-        if market.repairing:
-            return
-        if market.held is not None:
-            market.repairing = True
-            nursery.start_soon(self._join_seam, market, pair)
-        elif market.gaps:
-            market.repairing = True
-            nursery.start_soon(self._repair, market, pair)
-        elif (
-            market.suspect_s
-            and market.tracker.started
-            and now_s - market.suspect_s > _SUSPECT_S
-        ):
-            market.repairing = True
-            market.suspect_s = 0.0
-            nursery.start_soon(self._audit, market, pair)
-
-    async def _join_seam(self, market: MarketFeed, pair: Pair) -> None:
-        held = market.held
-        try:
-            trades = await fetch_seam(self.client, market, pair)
-            if market.held is held:  # else the time is up, or another session began
-                await self._release(market, trades)
-        finally:
-            market.repairing = False
-
-    async def _release(self, market: MarketFeed, trades: Any) -> None:
-        try:
-            now_ns = time.time_ns()
-            await market.release(trades, trading=self._trading, now_ns=now_ns)
-        except OSError as error:
-            self._complain("no_space", str(error), market.symbol)
-
-    async def _repair(self, market: MarketFeed, pair: Pair) -> None:
-        try:
-            await repair(self.client, market, pair)
-        finally:
-            market.repairing = False
-
-    async def _audit(self, market: MarketFeed, pair: Pair) -> None:
-        """The ticker tells of trades that the trade channel did not: is it silent?"""
-        try:
-            if await is_silent(self.client, market, pair):
-                self._abandon(f"trade channel of {market.symbol} is silent")
-        except PikerError as error:
-            log.warning("%s: cannot be audited: %s", market.symbol, error)
-        finally:
-            market.repairing = False
 
 
 def _cause(error: Exception) -> str:
@@ -383,12 +321,12 @@ async def stream_quotes(
         stream = Stream(client, send_chan)
         inits = []
         for symbol in symbols:
-            mkt, pair = await get_mkt_info(symbol)
+            mkt, pair = await get_mkt_info(symbol, client=client)
             stream.add(symbol, pair, shm[symbol])
             details = {"pair": pair, "statistics": stream.statistics}
             inits.append(FeedInit(symbol, mkt, details))
         nursery.start_soon(stream.run)
-        nursery.start_soon(stream.watch, nursery)
+        nursery.start_soon(watch, stream, nursery)
         quotes = await _first_quotes(client, stream)
         task_status.started((inits, quotes))
         await stream.live.wait()

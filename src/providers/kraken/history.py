@@ -96,9 +96,9 @@ class MarketHistory:
         had no trade before its end, DataThrottle, ProviderError. Waits `settle_s` after
         a bar's end for its last trades to be listed. Can be cancelled at any time.
         """
-        period = int(timeframe)
-        if period != timeframe or not 0 < period < 2**31:
+        if not 0 < timeframe < 2**31 or timeframe % 1:
             raise ValueError(f"timeframe {timeframe!r} must be whole seconds")
+        period = int(timeframe)
         end_s = await self._final_end(period, end_dt)
         start_s = None if start_dt is None else _ceil(start_dt, period)
         if end_s <= 0 or (start_s is not None and start_s >= end_s):

@@ -173,11 +173,9 @@ class PairTable:
 
 
 def _score(matcher: "difflib.SequenceMatcher[str]", wanted: str, name: str) -> float:
-    """How well a name answers a pattern: 4 is the same, 3 its start, 2 a part of it."""
+    """How well a name answers: 3 is the same, 2 and more its start, 1 a part of it."""
     if wanted in name:
-        if wanted == name:
-            return 4.0
-        return (3.0 if name.startswith(wanted) else 2.0) + len(wanted) / len(name) / 2
+        return (2.0 if name.startswith(wanted) else 1.0) + len(wanted) / len(name)
     matcher.set_seq1(name)
     if matcher.real_quick_ratio() < _LIKE or matcher.quick_ratio() < _LIKE:
         return 0.0

@@ -8,6 +8,7 @@ Source: https://docs.kraken.com/api/docs/guides/spot-rest-intro, Trades
 """
 
 import logging
+from collections.abc import AsyncIterator
 
 import numpy as np
 
@@ -20,7 +21,7 @@ from .markets import Pair
 
 NS = 1_000_000_000
 EARLIEST_NS = 1_262_304_000 * NS
-"""2010, before any market; a far smaller `since` is read as seconds, so 0 stands for it."""
+"""2010, before any market. A far smaller `since` is read as seconds: 0 is sent."""
 _PATIENCE = 3
 """How often a throttled page is asked for again before all pages are given up."""
 _FARTHER = 8
@@ -48,16 +49,31 @@ class TradePages:
         """
         pages: list[Rows] = []
         holes: list[int] = []
-        previous = np.zeros(0, pk.TICK_DTYPE)
-        since_ns, skipped = _since(begin_ns), False
-        while True:
-            page, last_ns = await self._page(since_ns, patient=bool(pages))
-            fresh = page[~np.isin(page["id"], previous["id"])]
-            if skipped and len(fresh) and fresh["id"][0] > previous["id"].max() + 1:
-                holes.append(int(previous["time_ns"][-1]))
+        async for fresh, hole_ns in self.walk(begin_ns, end_ns):
             pages.append(fresh)
+            if hole_ns:
+                holes.append(hole_ns)
+        ticks = np.concatenate(pages, dtype=pk.TICK_DTYPE)  # else without padding
+        return ticks[ticks["time_ns"] < end_ns], holes
+
+    async def walk(self, begin_ns: int, end_ns: int) -> AsyncIterator[tuple[Rows, int]]:
+        """The same, page by page: `(what is new in it, time of missing trades or 0)`.
+
+        The last page may go beyond `end_ns`.
+        """
+        previous = np.zeros(0, pk.TICK_DTYPE)
+        since_ns, skipped, first = _since(begin_ns), False, True
+        while True:
+            page, last_ns = await self._page(since_ns, patient=not first)
+            first = False
+            fresh = page[~np.isin(page["id"], previous["id"])]
+            hole_ns = 0
+            if skipped and len(fresh) and fresh["id"][0] > previous["id"].max() + 1:
+                hole_ns = int(previous["time_ns"][-1])
+                self._report(hole_ns)
+            yield fresh, hole_ns
             if len(page) < PAGE_TRADES or page["time_ns"].max() >= end_ns:
-                break
+                return
             if len(fresh):
                 # A nanosecond back: trades of the page's last time may follow it.
                 since_ns = max(last_ns - 1, since_ns)
@@ -67,9 +83,6 @@ class TradePages:
                 since_ns = max(last_ns, since_ns) + 1
             skipped = not len(fresh)
             previous = page
-        self._report(holes)
-        ticks = np.concatenate(pages, dtype=pk.TICK_DTYPE)  # else without padding
-        return ticks[ticks["time_ns"] < end_ns], holes
 
     async def close_before(self, end_ns: int) -> float | None:
         """Price of the last trade at `end_ns` or before; None if there is none.
@@ -89,7 +102,7 @@ class TradePages:
             before = page[page["time_ns"] <= high_ns]
             if len(before):
                 close = float(before["price"][-1])
-                if len(before) < len(page) or len(page) < PAGE_TRADES:
+                if len(page) < PAGE_TRADES:
                     return close
                 low_ns = max(last_ns, since_ns)
             else:
@@ -110,14 +123,13 @@ class TradePages:
                 # No sleep: the limiter holds the next call back for long enough.
                 log.warning("this page is asked for again: %s", error)
 
-    def _report(self, holes: list[int]) -> None:
-        for time_ns in holes:
-            log.warning(
-                "%s: more than %d trades at %d ns, some cannot be had",
-                self._pair.fqme,
-                PAGE_TRADES,
-                time_ns,
-            )
+    def _report(self, hole_ns: int) -> None:
+        log.warning(
+            "%s: more than %d trades at %d ns, some cannot be had",
+            self._pair.fqme,
+            PAGE_TRADES,
+            hole_ns,
+        )
 
     def _lost(self, since_ns: int) -> ProviderError:
         return ProviderError(

@@ -7,20 +7,21 @@ import numpy as np
 import trio
 from numpy.typing import NDArray
 
-import piker_core as pk
 from piker_core.errors import DataThrottle, NotFound, PikerError
 from piker_core.tasks import Backoff
 
 from .api import Client
 from .market_feed import MarketFeed
 from .markets import Pair
+from .pages import TradePages
 from .wire import NS
 
-PAGE_ROWS = 1000
 READS_MOST = 6
 """How often the venue's list is read for ids that it does not have."""
 PAGES_MOST = 200
 """A gap of more trades than these pages hold stays unrepaired, on record."""
+
+_EVER_NS = 1 << 62
 
 log = logging.getLogger("providers.kraken")
 
@@ -29,18 +30,13 @@ async def fetch_seam(
     client: Client, market: MarketFeed, pair: Pair
 ) -> NDArray[np.void] | None:
     """All trades of the running minute; None if the venue does not tell."""
-    pages = []
-    since_ns = market.seam_ns - 1000
+    begin_ns = market.seam_ns - 1000
     try:
-        while True:
-            trades, last_ns = await client.trades(pair, since_ns=since_ns)
-            pages.append(trades)
-            if len(trades) < PAGE_ROWS or last_ns <= since_ns:
-                return np.concatenate(pages, dtype=pk.TICK_DTYPE)
-            since_ns = last_ns
+        trades, holes = await TradePages(client, pair).between(begin_ns, _EVER_NS)
     except PikerError as error:
         log.warning("%s: the running minute is not known: %s", market.symbol, error)
         return None
+    return None if holes else trades
 
 
 async def repair(client: Client, market: MarketFeed, pair: Pair) -> None:
@@ -78,23 +74,24 @@ async def repair(client: Client, market: MarketFeed, pair: Pair) -> None:
 
 
 async def _fetch(client: Client, market: MarketFeed, pair: Pair) -> int | None:
-    """Push what is missing; the newest id the venue lists, None if it is too long."""
+    """Push what is missing; the newest id listed, None if not all can be had."""
     spans = [span.after_ns - 1000 for span in market.tracker.missing]
-    since_ns = min([gap.since_ns for gap in market.gaps] + spans)
-    newest_id = 0
-    for _ in range(PAGES_MOST):
-        trades, last_ns = await client.trades(pair, since_ns=max(since_ns, 0))
+    since_ns = max(min([gap.since_ns for gap in market.gaps] + spans), 0)
+    newest_id = pages = 0
+    async for trades, hole_ns in TradePages(client, pair).walk(since_ns, _EVER_NS):
+        pages += 1
+        if hole_ns or pages > PAGES_MOST:
+            return None
         if len(trades):
             newest_id = max(newest_id, int(trades["id"].max()))
             await market.take_history(trades)
-        if len(trades) < PAGE_ROWS:
-            return newest_id
-        since_ns = last_ns if last_ns > since_ns else since_ns + NS // 10**6
-    return None
+    return newest_id
 
 
 async def is_silent(client: Client, market: MarketFeed, pair: Pair) -> bool:
     """Whether the venue lists trades that the stream should have told of by now."""
+    if not market.tracker.started:
+        return False
     since_ns = max(market.tracker.newest_ns - 1000, 0)
     trades, _ = await client.trades(pair, since_ns=since_ns)
     due_ns = time.time_ns() - 5 * NS

@@ -153,14 +153,18 @@ class Venue:
 
     @asynccontextmanager
     async def serve(
-        self, ws: trio.SocketListener, rest: trio.SocketListener
-    ) -> AsyncIterator[None]:
-        """Trade and serve on two listeners; connections are closed in the end."""
+        self, host: str, ws_port: int, rest_port: int
+    ) -> AsyncIterator["Venue"]:
+        """Trade, and serve on two ports; connections are closed in the end."""
         failure: Exception | None = None
-        async with trio.open_nursery() as self._nursery:
+        async with (
+            await _listen(host, ws_port) as ws,
+            await _listen(host, rest_port) as rest,
+            trio.open_nursery() as self._nursery,
+        ):
             await self._start(self._nursery, ws, rest)
             try:
-                yield
+                yield self
             except Exception as error:  # noqa: BLE001 - raised below, outside the group
                 failure = error
             finally:
@@ -206,34 +210,47 @@ async def open_venue(
     history. Port 0 takes a free one. REST lets `rest_burst` calls through, then
     `rest_rate` a second; `limits` are those of WebSocket connections.
 
-    Raises `ValueError` for an unknown pair and `OSError` for a port in use. The history
-    is drawn in a thread; leaving the context closes all connections.
+    Raises `ValueError` for an unknown pair and `OSError` for a port in use. Trades go
+    by the wall clock, heartbeats and limits by trio's. The history is drawn in a
+    thread; leaving the context closes all connections.
     """
-    draw = partial(
-        Market,
-        seed=seed,
-        start_ns=time.time_ns(),
-        history_s=history_s,
-        live_rate=live_rate,
-        history_rate=history_rate,
-    )
     chosen = select_pairs(pairs)
+    rates = {"live_rate": live_rate, "history_rate": history_rate}
     markets = await trio.to_thread.run_sync(
-        lambda: [draw(pair) for pair in chosen], abandon_on_cancel=True
+        partial(_draw, chosen, seed, history_s=history_s, **rates),
+        abandon_on_cancel=True,
     )
-    async with (
-        await _listen(host, ws_port) as ws,
-        await _listen(host, rest_port) as rest,
-    ):
-        venue = Venue(
-            Exchange(markets),
-            seed=seed,
-            limits=limits or Limits(),
-            rest_rate=rest_rate,
-            rest_burst=rest_burst,
+    made = Venue(
+        Exchange(markets),
+        seed=seed,
+        limits=limits or Limits(),
+        rest_rate=rest_rate,
+        rest_burst=rest_burst,
+    )
+    async with made.serve(host, ws_port, rest_port) as venue:
+        yield venue
+
+
+def _draw(
+    pairs: Sequence[VenuePair],
+    seed: int,
+    *,
+    history_s: float,
+    live_rate: float,
+    history_rate: float,
+) -> list[Market]:
+    start_ns = time.time_ns()
+    return [
+        Market(
+            pair,
+            seed,
+            start_ns=start_ns,
+            history_s=history_s,
+            live_rate=live_rate,
+            history_rate=history_rate,
         )
-        async with venue.serve(ws, rest):
-            yield venue
+        for pair in pairs
+    ]
 
 
 async def _listen(host: str, port: int) -> trio.SocketListener:

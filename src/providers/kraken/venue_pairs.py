@@ -98,7 +98,7 @@ CATALOGUE: tuple[VenuePair, ...] = (
 
 
 def select_pairs(pairs: Sequence[str | VenuePair] | None) -> tuple[VenuePair, ...]:
-    """Look the pairs up in the catalogue; all of it for None.
+    """Look the pairs up in the catalogue; all of it for None, each pair once.
 
     Raises `ValueError` for an unknown name.
     """
@@ -115,7 +115,7 @@ def select_pairs(pairs: Sequence[str | VenuePair] | None) -> tuple[VenuePair, ..
         chosen.append(pair)
     if not chosen:
         raise ValueError("pairs is empty: name at least one, or pass None for all")
-    return tuple(chosen)
+    return tuple(dict.fromkeys(chosen))
 
 
 def describe_pair(pair: VenuePair) -> dict[str, object]:

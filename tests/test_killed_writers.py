@@ -1,0 +1,186 @@
+"""Writers killed at random moments under readers' eyes: nothing torn, nothing lost."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+import piker_core as pk
+from tests.forking_writers import BATCH, PERIODS, open_writer, trades
+from tests.ring_making import FQME
+
+KILLS = 40
+LONGEST_S = 0.01
+SOON_S = 30.0
+ROOT = Path(__file__).resolve().parents[1]
+VALUES = ["time", "open", "high", "low", "close", "volume", "count", "bar_wap"]
+
+
+class Writers:
+    """Writers one after the other, each in a process of its own."""
+
+    def __init__(self, namespace: str, folder: Path) -> None:
+        path = folder / "progress"
+        path.write_bytes(bytes(8))
+        self.progress: NDArray[np.int64] = np.memmap(path, np.int64, "r", shape=(1,))
+        self.server = subprocess.Popen(
+            [sys.executable, "-m", "tests.forking_writers", namespace, path],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd=ROOT,
+            env=os.environ | {"OPENBLAS_NUM_THREADS": "1"},
+        )
+        self.pid = 0
+
+    @property
+    def acknowledged(self) -> int:
+        """Number of the newest trade whose push has returned."""
+        return int(self.progress[0])
+
+    def ask(self, word: str) -> int:
+        assert self.server.stdin
+        assert self.server.stdout
+        self.server.stdin.write(word + "\n")
+        self.server.stdin.flush()
+        return int(self.server.stdout.readline())
+
+    def start(self) -> None:
+        """Start a writer and wait until it has pushed something."""
+        before, end = self.acknowledged, time.monotonic() + SOON_S
+        self.pid = self.ask("start")
+        while self.acknowledged == before:
+            assert time.monotonic() < end, "the writer does not write"
+            os.sched_yield()
+
+    def kill(self) -> None:
+        os.kill(self.pid, signal.SIGKILL)
+        self.ask("reap")
+        self.pid = 0
+
+
+@pytest.fixture
+def writers(namespace: str, tmp_path: Path) -> Iterator[Writers]:
+    writers = Writers(namespace, tmp_path)
+    with writers.server:
+        yield writers
+        if writers.pid:
+            writers.kill()
+        writers.server.terminate()
+
+
+class Eyes:
+    """Readers attached once, which check all they read."""
+
+    def __init__(self, namespace: str) -> None:
+        self.bars = [
+            pk.attach_bars(FQME, period=period, namespace=namespace)
+            for period in PERIODS
+        ]
+        self.cursor = pk.attach_ticks("kraken", namespace=namespace).cursor("oldest")
+        self.heads = [0, 0]
+        self.newest_id = 0
+        self.looks = 0
+
+    def look(self) -> None:
+        for place, bars in enumerate(self.bars):
+            head = bars.head
+            assert head >= self.heads[place]
+            self.heads[place] = head
+            check_rows(bars.snapshot(100), PERIODS[place])
+            check_rows(np.atleast_1d(np.array(bars.last())), PERIODS[place])
+            window = bars.window(100)
+            copy = window.copy()
+            if bars.intact(window):
+                check_rows(copy, PERIODS[place])
+        ticks = self.cursor.poll()
+        if len(ticks):
+            first = int(ticks["id"][0])
+            assert np.array_equal(
+                ticks[["id", "time_ns", "price", "size"]],
+                trades(first, len(ticks))[["id", "time_ns", "price", "size"]],
+            )
+            assert first > self.newest_id
+            self.newest_id = int(ticks["id"][-1])
+        self.looks += 1
+
+
+def check_rows(rows: NDArray[np.void], period: int) -> None:
+    """What holds of any rows at any moment."""
+    assert (np.diff(rows["index"]) == 1).all()
+    assert (np.diff(rows["time"]) > 0).all()
+    assert (rows["time"] % period == 0).all()
+    assert (rows["count"] > 0).all()
+    for name in ("open", "close", "bar_wap"):
+        assert (rows["low"] <= rows[name]).all()
+        assert (rows[name] <= rows["high"]).all()
+
+
+def check_exact(namespace: str, last_id: int) -> None:
+    """The rows are those of all trades up to the last, bit for bit."""
+    everything = trades(1, last_id)
+    for period in PERIODS:
+        bars = pk.attach_bars(FQME, period=period, namespace=namespace)
+        rows = bars.snapshot(bars.capacity)
+        expected = pk.fold_ticks(everything, period)
+        expected = expected[expected["count"] > 0]
+        assert int(rows["count"].sum()) == last_id
+        assert rows[VALUES].tolist() == expected[VALUES].tolist()
+
+
+def test_readers_beside_a_writer_see_whole_rows_and_ticks_only(
+    namespace: str, writers: Writers
+) -> None:
+    writers.start()
+    eyes = Eyes(namespace)
+    while eyes.looks < 2000:
+        eyes.look()
+    writers.kill()
+    assert eyes.newest_id > 1000
+
+
+def test_killed_writers_lose_nothing_that_was_pushed_and_tear_nothing(
+    namespace: str, writers: Writers
+) -> None:
+    seed = random.randrange(2**32)
+    sys.stdout.write(f"seed {seed}\n")
+    moments = random.Random(seed)
+    writers.start()
+    eyes = Eyes(namespace)
+    for _ in range(KILLS):
+        end = time.monotonic() + moments.random() * LONGEST_S
+        eyes.look()
+        while time.monotonic() < end:
+            eyes.look()
+        writers.kill()
+        assert not eyes.bars[0].writer_alive
+        eyes.look()
+        writers.start()
+    writers.kill()
+    engine, market = open_writer(namespace)
+    with engine:
+        assert writers.acknowledged <= market.last_id <= writers.acknowledged + BATCH
+        assert eyes.bars[0].generation == KILLS + 2
+        check_exact(namespace, market.last_id)
+
+
+def test_a_writer_stopped_in_the_middle_holds_up_no_reader(
+    namespace: str, writers: Writers
+) -> None:
+    writers.start()
+    eyes = Eyes(namespace)
+    for _ in range(KILLS):
+        os.kill(writers.pid, signal.SIGSTOP)
+        eyes.look()
+        os.kill(writers.pid, signal.SIGCONT)
+        eyes.look()
+    assert eyes.bars[0].writer_alive
+    writers.kill()
