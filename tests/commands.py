@@ -1,5 +1,6 @@
 """What the tests of the command line share: running it, providers to feed it with."""
 
+import io
 import json
 import os
 import pty
@@ -10,13 +11,14 @@ import sys
 import textwrap
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import piker_core as pk
+from piker_core.cli.commands import app
 
 BASE_S = 1_600_000_000
 WAIT_S = 30.0
@@ -96,6 +98,16 @@ def run(*words: str, env: dict[str, str] | None = None) -> Done:
         timeout=100,
         env=os.environ | (env or {}),
     )
+
+
+def invoke(*words: str) -> Done:
+    """The same within this process: quicker, without the start and the end of one."""
+    out, err = io.StringIO(), io.StringIO()
+    with redirect_stdout(out), redirect_stderr(err), pytest.raises(SystemExit) as ended:
+        app(list(words), prog_name="piker-core")
+    code = ended.value.code
+    assert isinstance(code, int)
+    return Done(words, code, out.getvalue(), err.getvalue())
 
 
 def records(text: str, kind: str | None = None) -> list[dict[str, Any]]:

@@ -40,7 +40,7 @@ def test_help_imports_neither_numpy_nor_trio_nor_httpx() -> None:
         if line.startswith("import time:")
     }
     assert "piker_core" in imported
-    assert not imported & {"numpy", "trio", "httpx", "msgspec", "rich", "websockets"}
+    assert not imported & {"numpy", "trio", "httpx", "msgspec", "websockets"}
 
 
 @pytest.mark.parametrize("command", COMMANDS)

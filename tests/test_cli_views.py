@@ -18,6 +18,7 @@ from tests.commands import (
     PYTHON,
     SMALL,
     Following,
+    invoke,
     on_terminal,
     push,
     records,
@@ -32,7 +33,7 @@ from tests.commands import (
 def test_bars_of_another_process_are_printed_as_a_table(namespace: str) -> None:
     with rings(namespace) as (engine, market):
         push(engine, market, 1, 7)
-        done = run("bars", "xbtusd.kraken", "-n", "2")
+        done = invoke("bars", "xbtusd.kraken", "-n", "2")
     heading, *rows = done.stdout.splitlines()
     assert heading.split()[:3] == ["time", "(UTC)", "open"]
     date, clock, *prices, volume, count, wap, flags = rows[0].split()
@@ -45,7 +46,7 @@ def test_bars_of_another_process_are_printed_as_a_table(namespace: str) -> None:
 
 def test_bars_as_json_are_the_rows_of_the_ring(namespace: str) -> None:
     with rings(namespace, seconds=5):
-        done = run("bars", "xbtusd.kraken", "--json", "-n", "4")
+        done = invoke("bars", "xbtusd.kraken", "--json", "-n", "4")
         with pk.attach_bars("xbtusd.kraken") as bars:
             rows = bars.snapshot(4)
     printed = records(done.stdout, "bar")
@@ -57,7 +58,7 @@ def test_bars_as_json_are_the_rows_of_the_ring(namespace: str) -> None:
 
 def test_bars_of_a_longer_period_are_another_ring(namespace: str) -> None:
     with rings(namespace, seconds=100):
-        done = run("bars", "xbtusd.kraken", "--period", "60", "--json")
+        done = invoke("bars", "xbtusd.kraken", "--period", "60", "--json")
     times = [row["time"] - BASE_S for row in records(done.stdout)]
     assert times == [-40, 20, 80]
 
@@ -76,7 +77,7 @@ def test_a_ring_that_does_not_exist_is_told_with_those_that_do(
 
 def test_a_namespace_without_rings_is_told(namespace: str) -> None:
     for words in (["bars", "xbtusd.kraken"], ["ticks", "kraken"]):
-        sentence = told_once(run(*words), failures.MISSING)
+        sentence = told_once(invoke(*words), failures.MISSING)
         assert f"namespace {namespace!r} has no bars at all" in sentence
         assert "piker-core feed" in sentence
 
@@ -199,8 +200,8 @@ def test_ticks_are_printed_with_their_codes_spelled_out(namespace: str) -> None:
     with rings(namespace, seconds=5) as (engine, _):
         tick = {"type": "bid", "price": 99.0, "size": 2.0, "time_ns": BASE_S * 10**9}
         engine.push({"symbol": "xbtusd", "ticks": [tick]})
-        done = run("ticks", "kraken", "-n", "2", "--json")
-        table = run("ticks", "kraken", "-n", "2")
+        done = invoke("ticks", "kraken", "-n", "2", "--json")
+        table = invoke("ticks", "kraken", "-n", "2")
     trade, bid = records(done.stdout, "tick")
     assert (trade["type"], trade["price"], trade["id"]) == ("trade", 104.0, 401)
     assert (bid["type"], bid["price"], bid["market"]) == ("bid", 99.0, "xbtusd.kraken")
@@ -215,9 +216,10 @@ def test_ticks_of_one_market_are_picked(namespace: str) -> None:
         for second in range(3, 6):
             push(engine, other, second)
             push(engine, market, second)
-        done = run("ticks", "kraken", "--market", "ethusd.kraken", "--json")
+        done = invoke("ticks", "kraken", "--market", "ethusd.kraken", "--json")
         sentence = told_once(
-            run("ticks", "kraken", "--market", "no.kraken", "--json"), failures.MISSING
+            invoke("ticks", "kraken", "--market", "no.kraken", "--json"),
+            failures.MISSING,
         )
     assert [tick["price"] for tick in records(done.stdout, "tick")] == [103, 104, 105]
     assert "its markets: xbtusd.kraken, ethusd.kraken" in sentence
@@ -259,27 +261,27 @@ def test_following_ticks_counts_exactly_what_a_stopped_reader_lost(
 def test_dead_rings_are_listed_and_collected_and_others_stay(namespace: str) -> None:
     subprocess.run([sys.executable, "-c", KILLED, namespace], check=False)
     with rings(namespace):
-        listed = records(run("segments", "--json").stdout)
+        listed = records(invoke("segments", "--json").stdout)
         assert [(line["provider"], line["dead"]) for line in listed] == [
             ("ib", True), ("ib", True), ("ib", True),
             ("kraken", False), ("kraken", False), ("kraken", False),
         ]  # fmt: skip
-        table = run("segments")
+        table = invoke("segments")
         assert f"process {os.getpid()}" in table.stdout
         assert "3 of them dead" in table.stderr
-        collected = run("segments", "--gc", "--json")
+        collected = invoke("segments", "--gc", "--json")
         assert {line["provider"] for line in records(collected.stdout)} == {"ib"}
         assert all(line["removed"] for line in records(collected.stdout))
-        again = run("segments", "--gc")
+        again = invoke("segments", "--gc")
         assert (again.returncode, again.stdout) == (0, "")
         assert "0 dead rings removed" in again.stderr
-        assert len(records(run("segments", "--json").stdout)) == 3
+        assert len(records(invoke("segments", "--json").stdout)) == 3
 
 
 def test_segments_of_all_namespaces_are_listed_when_asked_for(namespace: str) -> None:
     with rings(namespace):
-        here = records(run("segments", "--json", "--namespace", "nowhere").stdout)
-        everywhere = records(run("segments", "--json", "--all").stdout)
+        here = records(invoke("segments", "--json", "--namespace", "nowhere").stdout)
+        everywhere = records(invoke("segments", "--json", "--all").stdout)
     assert here == []
     assert sum(line["namespace"] == namespace for line in everywhere) == 3
 
@@ -290,7 +292,7 @@ def test_a_damaged_segment_is_listed_with_the_reason(namespace: str) -> None:
     path = Path("/dev/shm", ring_name(namespace, "kraken", "xbtusd.kraken", 1))
     os.truncate(path, 9000)
     spoilt = [
-        line for line in records(run("segments", "--json").stdout) if line["reason"]
+        line for line in records(invoke("segments", "--json").stdout) if line["reason"]
     ]
     assert [(line["kind"], line["path"]) for line in spoilt] == [("damaged", str(path))]
-    assert "do not fit its file" in run("segments").stdout
+    assert "do not fit its file" in invoke("segments").stdout

@@ -77,6 +77,8 @@ class RingWatch:
     def _look_at_gaps(self) -> Iterator[Event]:
         gaps = self._read_gaps()
         for start_ns, gap in gaps.items():
+            if start_ns not in self._gaps and gap["repaired"]:
+                yield "gap", gap | {"repaired": False}  # it was open, between two looks
             if self._gaps.get(start_ns) != gap:
                 yield "gap", gap
         self._gaps = gaps

@@ -1,6 +1,7 @@
-"""Kraken spot: quotes and trades over WebSocket v2, history over REST, no keys needed."""
+"""Kraken spot: quotes over WebSocket v2, history over REST, no keys needed."""
 
 from piker_core.dtypes import OHLCV_DTYPE as ohlc_dtype
+
 from .api import (
     Client,
     Config,

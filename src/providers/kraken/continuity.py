@@ -59,7 +59,7 @@ class IdTracker:
             self._fill(trade_id)
 
     def skip(self, trade_id: int, time_ns: int) -> None:
-        """A trade from before what is asked for: neither it nor older ones are missing."""
+        """A trade from before the start: neither it nor older ones are missing."""
         if trade_id >= self.expected:
             self.expected = trade_id + 1
             self.newest_ns = max(time_ns, self.newest_ns)

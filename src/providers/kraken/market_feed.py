@@ -172,7 +172,7 @@ class MarketFeed:
             await self._push_ticks({"symbol": self.symbol, "ticks": ticks})
 
     def _wants(self, row: TradeRow) -> bool:
-        """Whether a trade told of once more is news; one from before the feed is not."""
+        """Whether a trade that is told again is news; one from before is not."""
         time_ns = decode_time(row.timestamp)
         if time_ns < self.floor_ns:
             self.tracker.skip(row.trade_id, time_ns)
