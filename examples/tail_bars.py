@@ -23,7 +23,7 @@ def main(fqme: str, count: int = 10) -> None:
                 print(f"no row for 5 s: {bars.status}, the writer is {alive}")
                 return
             for row in bars.snapshot(newer - head, end=newer - 1):
-                flags = pk.BarFlag(int(row["flags"]))
+                flags = pk.BarFlag(int(row["flags"])).name or ""
                 print(row["time"], row["close"], row["volume"], row["count"], flags)
                 count -= 1
             head = newer

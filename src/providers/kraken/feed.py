@@ -136,6 +136,7 @@ class Stream:
                     proxy=None,
                     compression=None,
                     max_size=MOST_FRAME,
+                    max_queue=None,  # a full one keeps websockets 17.4 from closing
                     open_timeout=self.config.ack_timeout_s,
                     close_timeout=1.0,
                 ) as connection:
