@@ -155,7 +155,7 @@ def test_a_reader_of_the_output_that_goes_away_ends_the_command_quietly(
 ) -> None:
     with rings(namespace) as (engine, market):
         process = subprocess.Popen(
-            [*PYTHON, *command, "--follow", "--json"],
+            [*PYTHON, *command, "-n0", "--follow", "--json"],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -237,7 +237,8 @@ def test_following_ticks_counts_exactly_what_a_stopped_reader_lost(
             for second in range(1, 1001):
                 push(engine, market, second)
             follow.process.send_signal(signal.SIGCONT)
-            seen, lost = [], 0
+            seen: list[int] = []
+            lost = 0
             while lost + len(seen) < 1000:
                 line = follow.any()
                 if line["kind"] == "tick":

@@ -54,6 +54,13 @@ def test_the_last_row_is_told_when_the_writer_has_stopped(open_ring: OpenRing) -
     assert kinds(watch) == ["status", "bar"]
 
 
+def test_the_last_row_is_told_when_the_market_has_closed(open_ring: OpenRing) -> None:
+    _, market, watch = open_ring
+    kinds(watch)
+    market.set_status("closed")
+    assert kinds(watch) == ["status", "bar"]
+
+
 def test_a_row_that_was_told_is_told_again_when_revised(open_ring: OpenRing) -> None:
     engine, market, watch = open_ring
     kinds(watch)

@@ -134,9 +134,8 @@ def test_the_exit_code_is_0_only_if_all_was_equal_and_whole(
     code: int,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    result = Comparison(
-        **({"bars": 3, "equal": 3, "trades": 9, "counted": 9} | compared)
-    )
+    counts: dict[str, Any] = {"bars": 3, "equal": 3, "trades": 9, "counted": 9}
+    result = Comparison(**(counts | compared))
     demo = Demo(Output(json=True), "unused", 6.0)
     demo.report = WHOLE | report | {"latency_us": {}}
     demo.gaps = {("a.kraken", number): state for number, state in enumerate(gaps)}

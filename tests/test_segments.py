@@ -398,7 +398,8 @@ def test_a_lock_is_that_of_the_file_which_has_the_name_now(
 ) -> None:
     """Between opening a file and locking it, somebody else removes and remakes it."""
     killed(namespace)
-    path, take, taken = tick_path(namespace), segments._take, []
+    path, take = tick_path(namespace), segments._take
+    taken: list[int] = []
 
     def slow_take(descriptor: int) -> None:
         if not taken:

@@ -30,9 +30,11 @@ cdef class FeedEngine:
     cdef int64_t max_skew_ns, late_window_ns, clock_ns
     cdef pk_tick *scratch
     cdef Py_ssize_t room
+    cdef bint parsing
     cdef readonly uint64_t unknown_symbols
 
     cdef int check_open(self) except -1
     cdef int check_own(self, Market market) except -1
+    cdef Py_ssize_t take_quote(self, Market market, ticks) except -1
     cdef Py_ssize_t take(self, Market market, pk_tick *ticks, Py_ssize_t count) except -1
     cdef pk_tick *reserve_scratch(self, Py_ssize_t count) except NULL

@@ -6,6 +6,8 @@ import os
 
 cimport cython
 from cpython.dict cimport PyDict_GetItemWithError
+from cpython.long cimport PyLong_AsLongLongAndOverflow
+from cpython.number cimport PyNumber_Index
 from cpython.object cimport PyObject
 from libc.errno cimport EAGAIN, EEXIST, ENOENT, ENOSPC, errno
 from libc.math cimport isfinite
@@ -20,6 +22,9 @@ cimport numpy as cnp
 from piker_core.core.native cimport *
 from piker_core.core.rings cimport checked_namespace, segment_name
 
+from decimal import Decimal
+from numbers import Real
+
 import numpy as np
 
 from piker_core.core.rings import COUNTERS
@@ -29,11 +34,15 @@ from piker_core.messages import Quote, Tick
 
 cnp.import_array()
 
+cdef extern from "recover.h" nogil:
+    int pk_take_ticks(pk_market *m, pk_tick *ticks, uint64_t count, uint64_t *taken) noexcept
+
 include "segments.pxi"
 include "parse.pxi"
 
 cdef tuple _REQUIRED = OHLCV_DTYPE.names[:9]
 cdef dict _BARS_FROM = {"trade": 0, "bid": 1, "ask": 2, "mid": 3}
+cdef int64_t MOST_NS = 1 << 62 # the year 2116; sums of times and periods stay below 2**63
 DEFAULT_ROWS = {1: 3 * 86400, 60: 6 * 525600}
 
 if pk_watch_forks():
@@ -73,6 +82,7 @@ cdef class BarWriter:
     def times(self) -> tuple:
         """Open times (s) of the oldest and the newest row, or () without rows."""
         cdef pk_row row
+        self.market.engine.check_open()
         if self.native.head == self.native.first:
             return ()
         pk_own_row(&self.native, self.native.first, &row, NULL)
@@ -84,8 +94,8 @@ cdef class BarWriter:
         `rows`: structured array of `OHLCV_DTYPE`, or of its nine first fields; ascending
         times, multiples of the period, all before the oldest row. Raises ValueError, OSError.
         """
-        self.market.engine.check_open()
         cdef cnp.ndarray own = _history(rows, self.native.period)
+        self.market.engine.check_open()
         cdef uint64_t room = self.native.segment.capacity - (self.native.head - self.native.first)
         cdef Py_ssize_t count = min(<uint64_t>len(own), room), i
         if not count:
@@ -102,28 +112,43 @@ cdef class BarWriter:
         cdef pk_side *side = <pk_side *>cnp.PyArray_DATA(sides)
         for i in range(count):
             pk_prepare_side(&side[i], &native[i], not times and i == count - 1)
+            side[i].folded = self.market.engine.ticks.head
         _check_errno(pk_reserve(&self.native.segment, self.native.first - count, self.native.head), self.fqme)
         pk_prepend(&self.native, native, side, count)
+        _lose_since_history(&self.market.native, not times)
         pk_wake(&self.native.segment)
         return count
 
 
+cdef void _lose_since_history(pk_market *market, bint first) noexcept:
+    """History in empty rings may end before the feed began: what lies between is lost."""
+    if first and market.resume == PK_RESUME_NOT and market.fresh[0] and market.live_from_ns < INT64_MAX:
+        market.resume = PK_RESUME_LOST
+
+
 cdef cnp.ndarray _history(rows, int64_t period):
+    """A copy as `OHLCV_DTYPE`, checked and flagged."""
     if not isinstance(rows, np.ndarray) or rows.dtype.names is None or rows.ndim != 1:
         raise ValueError("history must be a one-dimensional structured array of OHLCV_DTYPE")
     if not set(_REQUIRED) <= set(rows.dtype.names):
         raise ValueError(f"history must have the fields {', '.join(_REQUIRED)}")
     own = np.zeros(len(rows), OHLCV_DTYPE)
-    for name in _REQUIRED + (("flags",) if "flags" in rows.dtype.names else ()):
+    for name in _REQUIRED[1:] + (("flags",) if "flags" in rows.dtype.names else ()):
         own[name] = rows[name]
+        if own[name].dtype.kind == "i" and not (own[name] == rows[name]).all():
+            raise ValueError(f"{name} of history must be whole numbers of 64 bits")
+    for name in ("open", "high", "low", "close", "volume", "bar_wap"):
+        if not np.isfinite(own[name]).all():
+            raise ValueError(f"{name} of history must be finite")
     times = own["time"]
     if len(own):
         if (np.diff(times) <= 0).any() or (times % period).any() or times.min() < 0:
             raise ValueError(f"times of history must ascend in multiples of {period} s")
-        for name in ("open", "high", "low", "close", "volume", "bar_wap"):
-            if not np.isfinite(own[name]).all():
-                raise ValueError(f"{name} of history must be finite")
-    flat = own["count"] == 0
+        if times.max() > MOST_NS // PK_NS:
+            raise ValueError(f"history ends at {times.max()} s, which no clock shows")
+        if own["count"].min() < 0 or own["volume"].min() < 0:
+            raise ValueError("count and volume of history must not be negative")
+    flat = (own["count"] == 0) & (own["volume"] == 0)
     own["flags"] = (own["flags"] & ~PK_FLAT) | np.where(flat, PK_FLAT, 0) | PK_BACKFILLED
     return own
 
@@ -166,31 +191,41 @@ cdef class Market:
     def set_status(self, status, *, since_ns=None) -> None:
         """Say what the feed is doing. Raises ValueError for an unknown status.
 
-        `since_ns`: with "live", from when on all trades are known or will be told; a bar
-        that begins before it is PARTIAL. Without, that is the first clock step while live.
+        `since_ns`: with "live", from when on (UTC ns) all trades are known or will be told;
+        rows before it are lost, the first bar that begins before it is PARTIAL. Without,
+        that is the second of the first clock step while live.
         """
-        self.engine.check_open()
         if status not in STATUSES:
             raise ValueError(f"status {status!r:.80} must be one of {', '.join(STATUSES)}")
-        if since_ns is not None:
-            self.native.live_from_ns = since_ns
+        if since_ns is not None and status != "live":
+            raise ValueError(f"since_ns goes with status live, not with {status}")
+        cdef int64_t since = INT64_MAX if since_ns is None else nanoseconds(since_ns, "since_ns")
+        self.engine.check_open()
         pk_set_status(&self.native, STATUSES.index(status))
+        if since_ns is not None:
+            self.native.live_from_ns = since
         for ring in self.rings:
             pk_wake_all(&(<BarWriter>ring).native.segment)
 
     def add_gap(self, *, start_ns, end_ns, cause, repaired=False) -> None:
         """Record that [start_ns, end_ns) was lost, or change the record that starts there.
 
-        While a record is open, late trades in it are folded exactly; `repaired=True`
-        closes it, and its placeholder rows become exact ones. `cause`: up to 39 bytes.
+        While a record is open, late trades in it are folded exactly, however late;
+        `repaired=True` closes it, and its placeholder rows become exact ones, up to its end,
+        which cannot lie ahead of the clock. `cause`: what is beyond 39 bytes is cut off.
+        Raises ValueError, OSError.
         """
-        self.engine.check_open()
-        cdef int64_t start = start_ns, end = end_ns
-        if not 0 <= start <= end:
+        cdef int64_t start = nanoseconds(start_ns, "start_ns"), end = nanoseconds(end_ns, "end_ns")
+        cdef bytes text = str(cause).encode()[:39].decode("utf-8", "ignore").encode()
+        cdef bint closed = bool(repaired)
+        if start > end:
             raise ValueError(f"a gap from {start_ns} to {end_ns} ns is none")
-        _check_errno(
-            pk_add_gap(&self.native, start, end, str(cause).encode()[:39], bool(repaired)), self.fqme
-        )
+        self.engine.check_open()
+        if closed and end > pk_wall_ns() + self.engine.max_skew_ns:
+            raise ValueError(f"a gap that ends at {end_ns} ns, ahead of the clock, cannot be repaired yet")
+        _check_errno(pk_add_gap(&self.native, start, end, text, closed), self.fqme)
+        for ring in self.rings:
+            pk_wake(&(<BarWriter>ring).native.segment)
 
     def statistics(self) -> dict:
         """Counters of the market since its rings were made, by name."""
@@ -218,6 +253,11 @@ cdef class FeedEngine:
         pk_unmap(&self.ticks.segment)
         pk_chain_free(&self.chain)
         free(self.scratch)
+
+    @property
+    def closed(self) -> bool:
+        """Whether nothing can be written any more: closed, or inherited over a fork."""
+        return self.lock.fd < 0
 
     cdef int check_open(self) except -1:
         if self.lock.fd < 0:
@@ -247,10 +287,12 @@ cdef class FeedEngine:
         PikerError if the market is there already.
         """
         self.check_open()
-        if not isinstance(fqme, str) or not fqme.endswith(f".{self.provider}"):
+        fqme = _checked_part(fqme, "market", 63)
+        if not fqme.endswith(f".{self.provider}") or fqme == f".{self.provider}":
             raise PikerError(f"{fqme!r:.80} is no market of {self.provider}: it must end in .{self.provider}")
-        if fqme in self.by_symbol:
-            raise PikerError(f"{fqme} is in this engine already")
+        for name in (fqme, fqme[: -len(self.provider) - 1]):
+            if name in self.by_symbol:
+                raise PikerError(f"{name} is in this engine already")
         rows = dict(DEFAULT_ROWS) | dict(capacity or {})
         if not isinstance(about, bytes) or len(about) >= PK_ABOUT:
             raise ValueError(f"about {about!r:.80} must be at most {PK_ABOUT - 1} bytes")
@@ -282,6 +324,7 @@ cdef class FeedEngine:
         are dropped and counted, ticks of unknown type ignored and counted.
         """
         cdef PyObject *found
+        cdef Py_ssize_t taken = 0
         self.check_open()
         if type(quote) is dict:
             symbol, ticks, last = quote.get("symbol"), quote.get("ticks"), quote.get("last")
@@ -291,50 +334,66 @@ cdef class FeedEngine:
             try:
                 symbol, ticks, last = quote.get("symbol"), quote.get("ticks"), quote.get("last")
             except (AttributeError, TypeError):
-                raise PikerError(f"a quote is a mapping with symbol and ticks, not {quote!r:.80}") from None
-        found = PyDict_GetItemWithError(self.by_symbol, symbol) if type(symbol) is str else NULL
+                raise PikerError(f"a quote is a mapping with symbol and ticks, not {shown(quote)}") from None
+        found = PyDict_GetItemWithError(self.by_symbol, symbol) if isinstance(symbol, str) else NULL
         if found == NULL:
             self.unknown_symbols += 1
-            raise PikerError(f"{self.provider} has no market {symbol!r:.80} in this engine: add_market() first")
+            raise PikerError(f"{self.provider} has no market {shown(symbol)} in this engine: add_market() first")
         cdef Market market = <Market>found
-        if last is not None:
-            _seed(market, last)
-        if not ticks:
-            if ticks is None or isinstance(ticks, (list, tuple)):
-                return 0
-        if type(ticks) is not list and type(ticks) is not tuple:
-            raise PikerError(f"ticks of a quote are a list, not {ticks!r:.80}")
-        cdef pk_tick *scratch = self.reserve_scratch(len(ticks))
-        cdef Py_ssize_t count = 0, row = 0
-        cdef int64_t now = pk_wall_ns()
-        for tick in ticks:
-            try:
-                count += parse_tick(tick, &scratch[count], row, now + self.max_skew_ns)
-            except BadTick:
-                pk_count(&market.native, PK_N_REFUSED)
-                raise
-            row += 1
-        _count_unknown(market, row - count)
-        _stamp(scratch, count, now)
-        return self.take(market, scratch, count)
+        cdef double price = 0.0 if last is None else seed_price(last)
+        if ticks is not None:
+            if type(ticks) is not list and type(ticks) is not tuple:
+                raise PikerError(f"ticks of a quote are a list, not {shown(ticks)}")
+            taken = self.take_quote(market, ticks)
+        if price > 0 and not market.native.last_price > 0:
+            market.native.last_price = price
+            _store_last(market)
+        return taken
 
-    def push_trade(self, Market market not None, int64_t time_ns, double price, double size,
-                   int64_t id=0, side=0, int64_t count=1) -> int:
-        """Publish and fold one trade: 1 if taken, 0 if its id is known. Raises BadTick."""
-        cdef pk_tick tick
+    cdef Py_ssize_t take_quote(self, Market market, ticks) except -1:
+        """Parse the ticks of a quote and take them."""
+        cdef Py_ssize_t count = 0, row = 0, room = len(ticks)
         cdef int64_t now = pk_wall_ns()
-        self.check_own(market)
-        memset(&tick, 0, sizeof(tick))
+        cdef pk_tick *scratch
+        if self.parsing:
+            raise PikerError("a value in a quote cannot push another quote")
+        scratch = self.reserve_scratch(room)
+        self.parsing = True
         try:
-            tick.type = 1
-            tick.time_ns, tick.price, tick.size, tick.id = time_ns, price, size, id
-            tick.side = parse_side(side, 0)
-            tick.count = checked_count(count, 0)
-            check_tick(&tick, 0, now + self.max_skew_ns)
+            for tick in ticks:
+                if row == room:
+                    raise PikerError("a value in a quote cannot change the quote")
+                count += parse_tick(tick, &scratch[count], row, now + self.max_skew_ns)
+                row += 1
         except BadTick:
             pk_count(&market.native, PK_N_REFUSED)
             raise
+        finally:
+            self.parsing = False
+        self.check_open()
+        _stamp(scratch, count, now)
+        taken = self.take(market, scratch, count)
+        _count_unknown(market, row - count)
+        return taken
+
+    def push_trade(self, Market market not None, time_ns, price, size, id=0, side=0, count=1) -> int:
+        """Publish and fold one trade: 1 if taken, 0 if its id is known. Raises BadTick."""
+        cdef pk_tick tick
+        cdef int64_t now = pk_wall_ns()
+        memset(&tick, 0, sizeof(tick))
+        tick.type = 1
         tick.recv_ns = now
+        try:
+            tick.time_ns = whole(time_ns, 0, "time_ns")
+            tick.price, tick.size = number(price, 0, "price"), number(size, 0, "size")
+            tick.id, tick.side = whole(id, 0, "id"), parse_side(side, 0)
+            tick.count = checked_count(whole(count, 0, "count"), 0)
+            check_tick(&tick, 0, now + self.max_skew_ns)
+        except BadTick:
+            self.check_own(market)
+            pk_count(&market.native, PK_N_REFUSED)
+            raise
+        self.check_own(market)
         return self.take(market, &tick, 1)
 
     def push_ticks(self, Market market not None, array) -> int:
@@ -347,10 +406,12 @@ cdef class FeedEngine:
         cdef int64_t now = pk_wall_ns()
         cdef pk_tick *source
         cdef pk_tick *scratch
-        self.check_own(market)
         if not isinstance(array, np.ndarray) or array.dtype != TICK_DTYPE or array.ndim != 1:
             raise TypeError("push_ticks() takes a one-dimensional array of TICK_DTYPE")
         own = np.ascontiguousarray(array)
+        self.check_own(market)
+        if self.parsing:
+            raise PikerError("a value in a quote cannot push another quote")
         rows = len(own)
         source = <pk_tick *>cnp.PyArray_DATA(own)
         scratch = self.reserve_scratch(rows)
@@ -365,22 +426,17 @@ cdef class FeedEngine:
                 pk_count(&market.native, PK_N_REFUSED)
                 check_tick(&scratch[count], row, now + self.max_skew_ns)
             count += 1
-        _count_unknown(market, rows - count)
         _stamp(scratch, count, now)
-        return self.take(market, scratch, count)
+        taken = self.take(market, scratch, count)
+        _count_unknown(market, rows - count)
+        return taken
 
     cdef Py_ssize_t take(self, Market market, pk_tick *ticks, Py_ssize_t count) except -1:
         """Publish checked ticks; wakes sleepers once."""
-        cdef int64_t newest = 0
-        cdef Py_ssize_t taken = 0, i
-        cdef BarWriter ring
+        cdef uint64_t taken = 0
         if not count:
             return 0
-        for i in range(count):
-            newest = max(newest, ticks[i].time_ns)
-        _check_errno(pk_make_room(&market.native, newest, count), market.fqme)
-        for i in range(count):
-            taken += pk_take(&market.native, &ticks[i])
+        _check_errno(pk_take_ticks(&market.native, ticks, count, &taken), market.fqme)
         _store_last(market)
         pk_wake(&self.ticks.segment)
         _wake_rings(market)
@@ -389,10 +445,11 @@ cdef class FeedEngine:
     def step(self, now_ns) -> None:
         """The clock: forming rows of now's second for all live markets, and heartbeats.
 
-        An older `now_ns` than the last is ignored. A market whose rings find no memory
-        does not keep the others from their rows; its OSError is raised at the end.
+        `now_ns`: UTC, at the beginning of a second; an older one than the last is ignored.
+        A market whose rings find no memory does not keep the others from their rows; its
+        OSError is raised at the end. Raises TypeError, ValueError.
         """
-        cdef int64_t now = now_ns
+        cdef int64_t now = nanoseconds(now_ns, "now_ns")
         cdef int64_t wall = pk_wall_ns()
         cdef int error
         cdef Market market
@@ -417,7 +474,7 @@ cdef class FeedEngine:
         """A trio SendChannel whose `send` is `push`."""
         from piker_core.channel import EngineChannel
         self.check_open()
-        return EngineChannel(self.push)
+        return EngineChannel(self)
 
     def close(self) -> None:
         """Set every market `stopped` and let go of the lock; the segments stay."""
@@ -458,13 +515,16 @@ def open_engine(provider, *, namespace=None, tick_capacity=1 << 17, max_skew_s=3
     `tick_capacity` is for a new tick ring; one that exists keeps its own. `max_skew_s`:
     how far ahead of the wall clock a tick's time may be; `late_window_s`: how late a trade
     may still set a bar's open or close. Raises WriterBusy while another engine, in whatever
-    process, is; SegmentError for a foreign segment; OSError without shared memory.
+    process, is; SegmentError for a foreign segment; OSError without shared memory;
+    PikerError or ValueError for an argument that cannot be.
     """
     cdef FeedEngine engine = FeedEngine.__new__(FeedEngine)
     engine.namespace = checked_namespace(namespace)
     engine.provider = _checked_part(provider, "provider", 31)
+    if "." in provider:
+        raise PikerError(f"provider {provider!r} must have no dot: it ends the names of its markets")
     engine.by_symbol, engine.markets = {}, []
-    engine.max_skew_ns = <int64_t>(max_skew_s * 1e9)
-    engine.late_window_ns = <int64_t>(late_window_s * 1e9)
+    engine.max_skew_ns = seconds_to_ns(max_skew_s, "max_skew_s", 1e9)
+    engine.late_window_ns = seconds_to_ns(late_window_s, "late_window_s", 9e9)
     _open_ticks(engine, tick_capacity)
     return engine

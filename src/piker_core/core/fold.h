@@ -1,4 +1,4 @@
-/* Ticks of a market into its bars of every period. The rules: docs/bars.md. */
+/* Trades of a market into its bars of every period. The rules: docs/bars.md. */
 #ifndef PK_FOLD_H
 #define PK_FOLD_H
 
@@ -29,23 +29,33 @@ typedef struct {
     pk_ticks *ticks;
     pk_ids ids;
     int status, fill_flat, bars_from, resume;
-    int64_t live_from_ns;  /* the first step while live */
+    int64_t live_from_ns;  /* from when on all trades are told, INT64_MAX: not known */
     int64_t newest_ns;     /* of trades and steps */
     int64_t late_window_ns;
     int64_t last_id, last_time_ns;
     double last_price, bid, ask;
     int64_t gap_start[PK_OPEN_GAPS], gap_end[PK_OPEN_GAPS];
     int gaps;
+    uint64_t folded; /* its ticks below this sequence are in all rows that are published */
+    uint64_t unsettled[PK_PERIODS]; /* a row whose flat followers may have another close; 0: none */
+    int touched[PK_PERIODS];        /* they are REVISED, even if they get the close they have */
     uint64_t counters[PK_COUNTERS];
     int quiet; /* recovering: count nothing */
 } pk_market;
 
-/* What is folded: a tick's price may be a mid. */
+/* What is folded: a tick's price may be a mid. `worth` + `worth_low` is price * size. */
 typedef struct {
     int64_t time_ns, id;
-    double price, size;
+    double price, size, worth, worth_low;
     int64_t count;
 } pk_trade;
+
+static inline void pk_set_worth(pk_trade *t) {
+    t->worth = t->price * t->size;
+    t->worth_low = pk_product_error(t->price, t->size, t->worth);
+}
+
+static inline int64_t pk_bar_time(int64_t second, int64_t period) { return second - second % period; }
 
 static inline void pk_count(pk_market *m, int counter) {
     if (!m->quiet) {
@@ -55,8 +65,6 @@ static inline void pk_count(pk_market *m, int counter) {
         }
     }
 }
-
-static inline int64_t pk_bar_time(int64_t second, int64_t period) { return second - second % period; }
 
 /* ---- gaps ------------------------------------------------------------------------------------- */
 
@@ -69,23 +77,36 @@ static inline int pk_in_open_gap(const pk_market *m, int64_t start_ns, int64_t e
     return 0;
 }
 
-static inline int pk_gap_on_record(const pk_segment *s, int64_t start_ns, int64_t end_ns) {
+/* The first bar from `start` on that no record touches; `end` if there is none before it. */
+static inline int64_t pk_off_record(const pk_segment *s, int64_t start, int64_t end, int64_t period) {
     uint64_t count = pk_load(&s->header->table_count);
-    for (uint64_t i = 0; i < count && i < s->table_capacity - 1u; i++) {
-        const pk_gap *gap = pk_gap_at(s, count - 1 - i);
-        if ((int64_t)pk_load(&gap->start_ns) < end_ns && start_ns < (int64_t)pk_load(&gap->end_ns)) {
-            return 1;
+    int again = 1;
+    while (again && start < end) {
+        again = 0;
+        for (uint64_t i = 0; i < count && i < s->table_capacity - 1u; i++) {
+            const pk_gap *gap = pk_gap_at(s, count - 1 - i);
+            int64_t gap_start = (int64_t)pk_load(&gap->start_ns), gap_end = (int64_t)pk_load(&gap->end_ns);
+            if (gap_start < (start + period) * PK_NS && start * PK_NS < gap_end) {
+                start = pk_bar_time((gap_end - 1) / PK_NS, period) + period;
+                again = 1;
+            }
         }
     }
-    return 0;
+    return start < end ? start : end;
 }
 
-/* A gap that nobody has recorded: seconds [start, end) have no rows, or placeholders. */
-static inline void pk_note_gap(pk_market *m, pk_bars *b, int64_t start, int64_t end, const char *cause) {
-    if (!m->quiet && !pk_gap_on_record(&b->segment, start * PK_NS, end * PK_NS)) {
-        pk_put_gap(&b->segment, start * PK_NS, end * PK_NS, cause, 0);
-        pk_count(m, PK_N_GAPS);
+/* Bars [start, end) are lost: a record of what of them no record touches. A loss that shows
+ * in the shortest period is put on record in all of them. */
+static inline void pk_note_gap(pk_market *m, int place, int64_t start, int64_t end, const char *cause) {
+    int most = place ? place + 1 : m->periods;
+    start = pk_off_record(&m->bars[place]->segment, start, end, m->bars[place]->period);
+    if (start == end) {
+        return;
     }
+    for (int i = place; i < most; i++) {
+        pk_put_gap(&m->bars[i]->segment, start * PK_NS, end * PK_NS, cause, 0);
+    }
+    pk_count(m, PK_N_GAPS);
 }
 
 /* ---- one row ---------------------------------------------------------------------------------- */
@@ -102,7 +123,7 @@ static inline pk_row pk_flat_row(int64_t time, double price, int64_t flags) {
 
 /* Add a trade to a row; `exact`: its place among the row's trades is known. */
 static inline void pk_add_trade(pk_row *row, pk_side *side, const pk_trade *t, int exact) {
-    if (!row->count) {
+    if (!row->count && !(row->volume > 0)) { /* a venue that does not count gives volume alone */
         memset(side, 0, sizeof *side);
         pk_set_prices(row, t->price);
         row->volume = 0;
@@ -127,10 +148,14 @@ static inline void pk_add_trade(pk_row *row, pk_side *side, const pk_trade *t, i
     }
     row->count += t->count;
     pk_sum_add(&row->volume, &side->volume_low, t->size);
-    pk_sum_add_product(&side->worth, &side->worth_low, t->price, t->size);
+    pk_sum_add(&side->worth, &side->worth_low, t->worth);
+    pk_sum_add(&side->worth, &side->worth_low, t->worth_low);
     row->wap = row->volume > 0
                    ? pk_sum_ratio(side->worth, side->worth_low, row->volume, side->volume_low)
                    : row->close;
+    if (!(row->wap >= row->low && row->wap <= row->high)) { /* a sum that left a double's range */
+        row->wap = row->close;
+    }
 }
 
 /* What a row from history is to go on from: its newest trade counts as older than any to come. */
@@ -144,38 +169,64 @@ static inline void pk_prepare_side(pk_side *side, const pk_row *row, int newest)
 
 /* ---- rows forward ----------------------------------------------------------------------------- */
 
-static inline void pk_append_row(pk_market *m, pk_bars *b, pk_row *row, pk_side *side) {
-    side->folded = m->ticks->head;
+/* `folded`: the market's ticks below it are in this ring once the row is. */
+static inline void pk_append_row(pk_bars *b, pk_row *row, pk_side *side, uint64_t folded) {
+    side->folded = folded;
     pk_append(b, row, side);
 }
 
+/* Of the bars [next, bar) those before this one are lost. */
+static inline int64_t pk_lost_until(const pk_market *m, int64_t next, int64_t bar, int64_t period) {
+    if (m->status != PK_LIVE || m->resume == PK_RESUME_CLOSED) {
+        return bar;
+    }
+    if (m->resume == PK_RESUME_NOT) {
+        return next;
+    }
+    int64_t second = m->live_from_ns / PK_NS + (m->live_from_ns % PK_NS > 0);
+    int64_t known = pk_bar_time(second + period - 1, period);
+    return known < next ? next : known > bar ? bar : known;
+}
+
+/* Is there a row for every bar, traded or not? */
+static inline int pk_is_filled(const pk_market *m) { return m->fill_flat && m->resume != PK_RESUME_CLOSED; }
+
 /* Rows between the newest one and `bar`: flat, placeholders, or none, as the feed's state says. */
-static inline void pk_fill(pk_market *m, pk_bars *b, int64_t bar) {
-    int64_t next = b->row.time + b->period;
-    int64_t missing = (bar - next) / b->period;
-    int lost = m->status != PK_LIVE || m->resume;
-    int64_t flags = PK_FLAT | (lost ? PK_GAP : 0);
-    if (missing <= 0 || m->resume == PK_RESUME_CLOSED || m->status == PK_CLOSED) {
+static inline void pk_fill(pk_market *m, int place, int64_t bar) {
+    pk_bars *b = m->bars[place];
+    int64_t next = b->row.time + b->period, most = (int64_t)b->segment.capacity - 1;
+    if (bar <= next) {
         return;
     }
-    if (lost) {
-        pk_note_gap(m, b, next, bar, PK_FEED_DOWN);
+    int64_t lost = pk_lost_until(m, next, bar, b->period);
+    int filled = pk_is_filled(m);
+    if (lost > next && m->resume != PK_RESUME_CLOSED) {
+        pk_note_gap(m, place, next, lost, PK_FEED_DOWN);
     }
-    if (!m->fill_flat && !(lost && pk_in_open_gap(m, next * PK_NS, bar * PK_NS))) {
+    if (!filled && !(m->gaps && lost > next)) {
         return;
     }
-    int64_t most = (int64_t)b->segment.capacity - 1;
-    if (missing > most) {
-        pk_note_gap(m, b, next, bar - most * b->period, "clock jump");
-        missing = most;
+    if ((bar - next) / b->period > most) {
+        if (filled) {
+            pk_note_gap(m, place, next, bar - most * b->period, "clock jump");
+        }
+        next = bar - most * b->period;
     }
     double close = b->row.close;
-    for (int64_t time = bar - missing * b->period; time < bar; time += b->period) {
-        pk_row row = pk_flat_row(time, close, flags);
-        pk_side side = {0};
-        pk_append_row(m, b, &row, &side);
-        pk_count(m, lost ? PK_N_GAP : PK_N_FLAT);
+    for (int64_t time = next; time < bar; time += b->period) {
+        if (filled || (time < lost && pk_in_open_gap(m, time * PK_NS, (time + b->period) * PK_NS))) {
+            pk_row row = pk_flat_row(time, close, PK_FLAT | (time < lost ? PK_GAP : 0));
+            pk_side side = {0};
+            pk_append_row(b, &row, &side, m->folded);
+            pk_count(m, time < lost ? PK_N_GAP : PK_N_FLAT);
+        }
     }
+}
+
+/* PARTIAL for a bar that begins before all its trades are told: the first after a start or a loss. */
+static inline int64_t pk_partial(const pk_market *m, int place, int64_t bar) {
+    int first = m->fresh[place] || (m->status == PK_LIVE && m->resume == PK_RESUME_LOST);
+    return first && m->live_from_ns > bar * PK_NS ? PK_PARTIAL : 0;
 }
 
 /* ---- rows behind ------------------------------------------------------------------------------ */
@@ -209,87 +260,145 @@ static inline int pk_locate(const pk_bars *b, int64_t bar, uint64_t *sequence) {
     return row.time == bar;
 }
 
-/* The flat rows that follow a row take over its close. */
-static inline void pk_rebase(pk_market *m, pk_bars *b, uint64_t sequence, double close) {
+/* The flat rows between a row and row `end` take over its close; all of them as soon as one
+ * has another, for in a run they are alike. 1: nothing stopped it before `end`. */
+static inline int pk_rebase(pk_market *m, pk_bars *b, uint64_t sequence, uint64_t end, int touched) {
     pk_row row;
     pk_side side;
-    while (++sequence < b->head) {
+    pk_own_row(b, sequence, &row, NULL);
+    double close = row.close;
+    while (++sequence < end) {
         pk_own_row(b, sequence, &row, &side);
-        if (row.count || row.close == close) {
-            break;
+        if (!(row.flags & PK_FLAT) || (row.close == close && !touched)) {
+            return 0;
         }
         pk_set_prices(&row, close);
         row.flags |= sequence + 1 < b->head ? PK_REVISED : 0;
-        side.folded = m->ticks->head;
+        side.folded = m->folded;
         pk_rewrite(b, sequence, &row, &side);
+    }
+    return 1;
+}
+
+/* Late trades mostly come in ascending order, a batch at a time. So the flat rows after one
+ * are put right when the next is known, up to its row, and not each time up to the head.
+ * 1: row `end` and those after it would have been changed too. */
+static inline int pk_settle(pk_market *m, int place, uint64_t end) {
+    pk_bars *b = m->bars[place];
+    uint64_t sequence = m->unsettled[place];
+    int touched = m->touched[place];
+    m->unsettled[place] = 0;
+    m->touched[place] = 0;
+    if (!pk_rebase(m, b, sequence, end, touched) || end == b->head) {
+        return 0;
+    }
+    pk_row from, row;
+    pk_own_row(b, sequence, &from, NULL);
+    pk_own_row(b, end, &row, NULL);
+    return row.flags & PK_FLAT && (touched || row.close != from.close);
+}
+
+static inline void pk_settle_all(pk_market *m) {
+    for (int i = 0; i < m->periods; i++) {
+        if (m->unsettled[i]) {
+            pk_settle(m, i, m->bars[i]->head);
+        }
     }
 }
 
-/* A trade into a row that exists. 1: its order keys were too old to be trusted. */
-static inline int pk_revise(pk_market *m, pk_bars *b, uint64_t sequence, const pk_trade *t) {
+/* A trade into the newest row. */
+static inline void pk_update(pk_market *m, pk_bars *b, const pk_trade *t) {
     pk_row row = b->row;
     pk_side side = b->side;
-    int ended = sequence + 1 < b->head, inexact = 0;
-    if (ended) {
-        pk_own_row(b, sequence, &row, &side);
-        int64_t start_ns = row.time * PK_NS, end_ns = (row.time + b->period) * PK_NS;
-        int repair = m->gaps && pk_in_open_gap(m, start_ns, end_ns);
-        inexact = !repair && m->newest_ns - end_ns > m->late_window_ns;
-        row.flags |= PK_REVISED;
-        if (repair) {
-            row.flags = (row.flags | PK_REPAIRED) & ~(int64_t)PK_GAP;
-        }
+    pk_add_trade(&row, &side, t, 1);
+    side.folded = m->folded + 1;
+    pk_rewrite(b, b->head - 1, &row, &side);
+}
+
+/* A trade into an older row. 1: its order keys were too old to be trusted. */
+static inline int pk_revise(pk_market *m, int place, uint64_t sequence, const pk_trade *t) {
+    pk_bars *b = m->bars[place];
+    pk_row row, next;
+    pk_side side;
+    int touched = 0;
+    if (m->unsettled[place]) {
+        touched = pk_settle(m, place, sequence > m->unsettled[place] ? sequence : b->head);
     }
+    pk_own_row(b, sequence, &row, &side);
+    int64_t end_ns = (row.time + b->period) * PK_NS;
+    int inexact = m->newest_ns - end_ns > m->late_window_ns && !pk_in_open_gap(m, row.time * PK_NS, end_ns);
     double close = row.close;
+    row.flags |= PK_REVISED;
     pk_add_trade(&row, &side, t, !inexact);
-    side.folded = m->ticks->head;
+    side.folded = m->folded + 1;
     pk_rewrite(b, sequence, &row, &side);
-    if (ended && row.close != close) {
-        pk_rebase(m, b, sequence, row.close);
+    pk_own_row(b, sequence + 1, &next, NULL);
+    if (next.flags & PK_FLAT && (row.close != close || touched)) {
+        m->unsettled[place] = sequence;
+        m->touched[place] = touched;
+        if (next.flags & PK_BACKFILLED) { /* history's flat rows need not be alike */
+            pk_settle(m, place, b->head);
+        }
     }
     return inexact;
 }
 
-/* ---- ticks ------------------------------------------------------------------------------------ */
+/* ---- trades ----------------------------------------------------------------------------------- */
 
 enum { PK_PLACED = 0, PK_PLACED_LATE, PK_PLACED_INEXACT, PK_PLACED_NOT };
 
-static inline int pk_fold_ring(pk_market *m, int place, const pk_trade *t) {
+/* A trade that opens a bar. */
+static inline void pk_open_bar(pk_market *m, int place, const pk_trade *t) {
     pk_bars *b = m->bars[place];
     int64_t bar = pk_bar_time(t->time_ns / PK_NS, b->period);
-    int empty = b->head == b->first;
-    if (empty || bar > b->row.time) {
-        pk_row row = {.time = bar};
-        pk_side side = {0};
-        if (!empty) {
-            pk_fill(m, b, bar);
-        }
-        if (m->fresh[place] && t->time_ns > bar * PK_NS && m->live_from_ns > bar * PK_NS) {
-            row.flags = PK_PARTIAL;
-        }
-        m->fresh[place] = 0;
-        pk_add_trade(&row, &side, t, 1);
-        pk_append_row(m, b, &row, &side);
-        return PK_PLACED;
+    if (b->head > b->first) {
+        pk_fill(m, place, bar);
     }
-    if (bar == b->row.time) {
-        pk_revise(m, b, b->head - 1, t);
-        return PK_PLACED;
-    }
-    uint64_t sequence;
-    if (!pk_locate(b, bar, &sequence)) {
-        return PK_PLACED_NOT;
-    }
-    return pk_revise(m, b, sequence, t) ? PK_PLACED_INEXACT : PK_PLACED_LATE;
+    pk_row row = {.time = bar, .flags = t->time_ns > bar * PK_NS ? pk_partial(m, place, bar) : 0};
+    pk_side side = {0};
+    m->fresh[place] = 0;
+    pk_add_trade(&row, &side, t, 1);
+    pk_append_row(b, &row, &side, m->folded + 1);
 }
 
-static inline void pk_fold(pk_market *m, const pk_trade *t) {
-    pk_bars *shortest = m->bars[0];
-    int64_t bar = pk_bar_time(t->time_ns / PK_NS, shortest->period);
-    int late = shortest->head > shortest->first && bar < shortest->row.time;
-    int newer = shortest->head == shortest->first || bar > shortest->row.time;
+static inline int pk_fold_ring(pk_market *m, int place, const pk_trade *t) {
+    pk_bars *b = m->bars[place];
+    int64_t past = t->time_ns / PK_NS - b->row.time; /* the newest row's open */
+    uint64_t sequence;
+    if (b->head > b->first && past < 0) {
+        if (!pk_locate(b, pk_bar_time(t->time_ns / PK_NS, b->period), &sequence)) {
+            return PK_PLACED_NOT;
+        }
+        return pk_revise(m, place, sequence, t) ? PK_PLACED_INEXACT : PK_PLACED_LATE;
+    }
+    if (m->unsettled[place]) {
+        pk_settle(m, place, b->head);
+    }
+    if (b->head > b->first && past < b->period) {
+        pk_update(m, b, t);
+    } else {
+        pk_open_bar(m, place, t);
+    }
+    return PK_PLACED;
+}
+
+/* What was lost before the first row after it is known: the loss is over, or the session. */
+static inline void pk_resumed(pk_market *m) {
+    if (m->status == PK_LIVE) {
+        m->resume = PK_RESUME_NOT;
+    } else if (m->status == PK_CLOSED) {
+        m->resume = PK_RESUME_CLOSED;
+    }
+}
+
+static inline void pk_fold(pk_market *m, pk_trade *t) {
+    const pk_bars *shortest = m->bars[0];
+    int64_t past = t->time_ns / PK_NS - shortest->row.time;
+    int empty = shortest->head == shortest->first;
+    int late = !empty && past < 0, newer = empty || past >= shortest->period;
     int inexact = 0, unplaced = 0;
     m->newest_ns = t->time_ns > m->newest_ns ? t->time_ns : m->newest_ns;
+    pk_set_worth(t);
     for (int i = 0; i < m->periods; i++) {
         int how = pk_fold_ring(m, i, t);
         inexact |= how == PK_PLACED_INEXACT;
@@ -307,84 +416,9 @@ static inline void pk_fold(pk_market *m, const pk_trade *t) {
     if (unplaced) {
         pk_count(m, PK_N_UNPLACED);
     }
-    if (newer && m->status == PK_LIVE) {
-        m->resume = PK_RESUME_NOT;
+    if (newer) {
+        pk_resumed(m);
     }
-}
-
-static inline int pk_is_trade(int type) { return type >= PK_TRADE && type <= PK_DARK_TRADE; }
-
-/* Does this tick make bars of the market, and with which price? */
-static inline int pk_makes_bar(pk_market *m, const pk_tick *tick, pk_trade *t) {
-    t->time_ns = tick->time_ns;
-    t->id = tick->id;
-    t->price = tick->price;
-    t->size = tick->size;
-    t->count = tick->count;
-    if (tick->type == PK_BID) {
-        m->bid = tick->price;
-    } else if (tick->type == PK_ASK) {
-        m->ask = tick->price;
-    }
-    switch (m->bars_from) {
-    case PK_FROM_TRADE:
-        return tick->type == PK_TRADE || tick->type == PK_UTRADE;
-    case PK_FROM_BID:
-        return tick->type == PK_BID;
-    case PK_FROM_ASK:
-        return tick->type == PK_ASK;
-    default:
-        t->price = m->bid + (m->ask - m->bid) / 2;
-        t->size = 0;
-        return (tick->type == PK_BID || tick->type == PK_ASK) && m->bid > 0 && m->ask > 0;
-    }
-}
-
-/* Ring bytes for what a tick may append; all that can fail happens here. 0 or an errno. */
-static inline int pk_make_room(pk_market *m, int64_t newest_ns, uint64_t ticks) {
-    pk_ticks *ring = m->ticks;
-    uint64_t count = ticks < ring->segment.capacity ? ticks : ring->segment.capacity;
-    int error = pk_reserve(&ring->segment, ring->head, ring->head + count);
-    for (int i = 0; i < m->periods && !error; i++) {
-        pk_bars *b = m->bars[i];
-        int64_t bar = pk_bar_time(newest_ns / PK_NS, b->period);
-        uint64_t rows = 1;
-        if (b->head > b->first) {
-            rows = bar > b->row.time ? (uint64_t)((bar - b->row.time) / b->period) : 0;
-            if (!m->fill_flat && !m->gaps && rows > ticks) {
-                rows = ticks;
-            }
-        }
-        rows = rows < b->segment.capacity ? rows : b->segment.capacity;
-        error = rows ? pk_reserve(&b->segment, b->head, b->head + rows) : 0;
-    }
-    return error;
-}
-
-/* Take one tick that was found good and has room. 1 if taken, 0 if its id was seen before. */
-static inline int pk_take(pk_market *m, pk_tick *tick) {
-    pk_trade trade;
-    if (pk_is_trade(tick->type)) {
-        if (tick->id) {
-            if (pk_ids_has(&m->ids, tick->id)) {
-                pk_count(m, PK_N_DUPLICATES);
-                return 0;
-            }
-            pk_ids_add(&m->ids, tick->id);
-        }
-        if (tick->time_ns >= m->last_time_ns) {
-            m->last_time_ns = tick->time_ns;
-            m->last_id = tick->id;
-            m->last_price = tick->price;
-        }
-    }
-    tick->market = m->id;
-    pk_publish_tick(m->ticks, tick);
-    if (pk_makes_bar(m, tick, &trade)) {
-        pk_fold(m, &trade);
-    }
-    pk_count(m, PK_N_TICKS);
-    return 1;
 }
 
 #endif

@@ -10,6 +10,8 @@ cimport numpy as cnp
 
 from piker_core.core.native cimport *
 
+from operator import index
+
 import numpy as np
 
 from piker_core.dtypes import OHLCV_DTYPE, TICK_DTYPE, TICK_TYPES
@@ -18,15 +20,39 @@ from piker_core.errors import BadTick
 cnp.import_array()
 
 
+cdef extern from "fold.h" nogil:
+    void pk_set_worth(pk_trade *t) noexcept
+
+cdef int64_t MOST_S = 1 << 32
+
+
 cdef _in_venue_order(ticks):
-    """Trades that make bars, by time, id and arrival, each id once."""
-    own = ticks[(ticks["type"] == TICK_TYPES["trade"]) | (ticks["type"] == TICK_TYPES["utrade"])]
-    own = own[np.lexsort((own["id"], own["time_ns"]))]
+    """Trades that make bars, by time, id and arrival; of a repeated id the first to arrive."""
+    own = ticks[(ticks["type"] >= TICK_TYPES["trade"]) & (ticks["type"] <= TICK_TYPES["dark_trade"])]
     named = np.flatnonzero(own["id"])
-    first = np.unique(own["id"][named], return_index=True)[1]
     keep = own["id"] == 0
-    keep[named[first]] = True
-    return np.ascontiguousarray(own[keep])
+    keep[named[np.unique(own["id"][named], return_index=True)[1]]] = True
+    own = own[keep & (own["type"] != TICK_TYPES["dark_trade"])]
+    return np.ascontiguousarray(own[np.lexsort((own["id"], own["time_ns"]))])
+
+
+cdef int _check(const pk_tick *tick, Py_ssize_t count) except -1:
+    cdef Py_ssize_t n
+    for n in range(count):
+        if not (isfinite(tick[n].price) and tick[n].price > 0 and isfinite(tick[n].size)
+                and tick[n].size >= 0 and 0 <= tick[n].time_ns < MOST_S * PK_NS):
+            raise BadTick(
+                f"trade {tick[n].id}: price {tick[n].price} must be finite and positive, size "
+                f"{tick[n].size} finite and not negative, time_ns {tick[n].time_ns} from 0 to {MOST_S} s"
+            )
+    return 0
+
+
+cdef int64_t _second(value, str what) except -1:
+    second = index(value)
+    if not 0 <= second <= MOST_S:
+        raise ValueError(f"{what} {second} must be seconds UTC, from 0 to {MOST_S}")
+    return second
 
 
 def fold_ticks(ticks, period, *, start_s=None, end_s=None, close=None):
@@ -38,49 +64,55 @@ def fold_ticks(ticks, period, *, start_s=None, end_s=None, close=None):
     is given, else absent. Returns `OHLCV_DTYPE` with `index` 0. Raises TypeError, ValueError,
     BadTick for a price, size or time that an engine would refuse.
     """
-    cdef int64_t step = period, first = 0, last = 0, bar
-    cdef Py_ssize_t count, i = 0, n = 0
-    cdef double price = 0.0
+    cdef int64_t step = _second(period, "period"), first = 0, last = 0
+    cdef Py_ssize_t count
     cdef pk_tick *tick
-    cdef pk_row *row
-    cdef pk_side side
-    cdef pk_trade trade
+    cdef double price = 0.0
     if not isinstance(ticks, np.ndarray) or ticks.dtype != TICK_DTYPE or ticks.ndim != 1:
         raise TypeError("fold_ticks() takes a one-dimensional array of TICK_DTYPE")
     if not 0 < step < 1 << 31:
-        raise ValueError(f"period {period!r:.80} must be a positive number of seconds")
+        raise ValueError(f"period {period} must be a positive number of seconds")
+    if close is not None:
+        price = close
+        if not (isfinite(price) and price > 0):
+            raise ValueError(f"close {price} must be finite and positive")
     own = _in_venue_order(ticks)
     tick = <pk_tick *>cnp.PyArray_DATA(own)
     count = len(own)
-    for n in range(count):
-        if not (isfinite(tick[n].price) and tick[n].price > 0 and isfinite(tick[n].size)
-                and tick[n].size >= 0 and tick[n].time_ns >= 0):
-            raise BadTick(f"trade {tick[n].id} at {tick[n].time_ns} ns: {tick[n].size} for {tick[n].price}")
+    _check(tick, count)
     if not count and (close is None or start_s is None or end_s is None):
         return np.zeros(0, OHLCV_DTYPE)
     if count:
         first = pk_bar_time(tick[0].time_ns // PK_NS, step)
-        last = pk_bar_time(tick[count - 1].time_ns // PK_NS, step) + step
-    if start_s is not None and (close is not None or start_s > first):
-        first = -(-<int64_t>start_s // step) * step
+        last = tick[count - 1].time_ns // PK_NS + 1
+    if start_s is not None and (close is not None or _second(start_s, "start_s") > first):
+        first = (_second(start_s, "start_s") + step - 1) // step * step
     if end_s is not None:
-        last = end_s
-    if close is not None:
-        price = close
+        last = _second(end_s, "end_s")
     rows = np.zeros(max((last - first + step - 1) // step, 0), OHLCV_DTYPE)
-    row = <pk_row *>cnp.PyArray_DATA(rows)
+    _fold_rows(<pk_row *>cnp.PyArray_DATA(rows), len(rows), first, step, tick, count, price)
+    return rows
+
+
+cdef void _fold_rows(pk_row *row, Py_ssize_t rows, int64_t first, int64_t step,
+                     const pk_tick *tick, Py_ssize_t count, double price) noexcept nogil:
+    """Trades in venue order into bars from `first` on; `price`: the close before them."""
+    cdef pk_side side
+    cdef pk_trade trade
+    cdef Py_ssize_t i = 0, n
+    cdef int64_t end
     while i < count and tick[i].time_ns < first * PK_NS:
         price = tick[i].price
         i += 1
-    for n in range(len(rows)):
-        bar = first + n * step
-        row[n] = pk_flat_row(bar, price, PK_FLAT)
+    for n in range(rows):
+        row[n] = pk_flat_row(first + n * step, price, PK_FLAT)
+        end = (first + (n + 1) * step) * PK_NS
         memset(&side, 0, sizeof(side))
-        while i < count and tick[i].time_ns < (bar + step) * PK_NS:
+        while i < count and tick[i].time_ns < end:
             trade.time_ns, trade.id = tick[i].time_ns, tick[i].id
             trade.price, trade.size = tick[i].price, tick[i].size
             trade.count = tick[i].count or 1
+            pk_set_worth(&trade)
             pk_add_trade(&row[n], &side, &trade, 1)
             i += 1
         price = row[n].close
-    return rows

@@ -14,10 +14,11 @@ typedef struct {
     uint32_t room, count, oldest;
 } pk_ids;
 
-/* Ids that follow each other share cache lines; their high bits are folded in. */
+/* Eight ids that follow each other share a cache line; the lines are scattered, so that runs
+ * of full slots, which a removal has to walk to their end, stay short. */
 static inline uint32_t pk_ids_home(const pk_ids *ids, int64_t id) {
-    uint64_t bits = (uint64_t)id;
-    return (uint32_t)(bits ^ (bits >> 17) ^ (bits >> 37)) & (2 * ids->room - 1);
+    uint64_t line = ((uint64_t)id >> 3) * UINT64_C(0x9E3779B97F4A7C15) >> 32;
+    return (uint32_t)(line << 3 | ((uint64_t)id & 7)) & (2 * ids->room - 1);
 }
 
 static inline int pk_ids_has(const pk_ids *ids, int64_t id) {

@@ -1,18 +1,170 @@
-/* A market's clock, status and gaps: which rows exist. The rules: docs/bars.md. */
+/* A market's ticks, clock, status and gaps: what is folded, which rows exist. The rules:
+ * docs/bars.md. */
 #ifndef PK_MARKET_H
 #define PK_MARKET_H
 
 #include "fold.h"
 
+/* ---- ticks ------------------------------------------------------------------------------------ */
+
+static inline int pk_is_trade(int type) { return type >= PK_TRADE && type <= PK_DARK_TRADE; }
+
+static inline int pk_may_make_bar(const pk_market *m, int type) {
+    switch (m->bars_from) {
+    case PK_FROM_TRADE:
+        return type == PK_TRADE || type == PK_UTRADE;
+    case PK_FROM_BID:
+        return type == PK_BID;
+    case PK_FROM_ASK:
+        return type == PK_ASK;
+    default:
+        return type == PK_BID || type == PK_ASK;
+    }
+}
+
+/* Does this tick make bars of the market, and with which price? */
+static inline int pk_makes_bar(pk_market *m, const pk_tick *tick, pk_trade *t) {
+    t->time_ns = tick->time_ns;
+    t->id = tick->id;
+    t->price = tick->price;
+    t->size = tick->size;
+    t->count = tick->count;
+    if (tick->type == PK_BID) {
+        m->bid = tick->price;
+    } else if (tick->type == PK_ASK) {
+        m->ask = tick->price;
+    }
+    if (m->bars_from == PK_FROM_MID) {
+        t->price = m->bid + (m->ask - m->bid) / 2;
+        t->size = 0;
+        if (!(m->bid > 0 && m->ask > 0)) {
+            return 0;
+        }
+    }
+    return pk_may_make_bar(m, tick->type);
+}
+
+/* Ring bytes for ticks, and for rows from the bar of `oldest_ns` to that of `newest_ns` or from
+ * the newest row on; all that can fail happens here. 0 or an errno. */
+static inline int pk_make_room_since(pk_market *m, int64_t oldest_ns, int64_t newest_ns, uint64_t ticks) {
+    pk_ticks *ring = m->ticks;
+    int filled = pk_is_filled(m) || m->gaps;
+    uint64_t most = ticks < ring->segment.capacity ? ticks : ring->segment.capacity;
+    int error = pk_reserve(&ring->segment, ring->head, ring->head + most);
+    for (int i = 0; i < m->periods && !error; i++) {
+        pk_bars *b = m->bars[i];
+        int empty = b->head == b->first;
+        int64_t second = newest_ns / PK_NS;
+        int64_t before = empty ? pk_bar_time(oldest_ns / PK_NS, b->period) - b->period : b->row.time;
+        if (second >= before + b->period) {
+            uint64_t rows = (uint64_t)((pk_bar_time(second, b->period) - before) / b->period);
+            rows = !filled && rows > ticks ? ticks + 1 : rows; /* one for each, or the clock's */
+            rows = rows < b->segment.capacity ? rows : b->segment.capacity;
+            error = pk_reserve(&b->segment, b->head, b->head + rows);
+        }
+    }
+    return error;
+}
+
+static inline int pk_make_room(pk_market *m, int64_t newest_ns, uint64_t ticks) {
+    return pk_make_room_since(m, newest_ns, newest_ns, ticks);
+}
+
+/* The newest trade in venue order. */
+static inline void pk_note_last(pk_market *m, const pk_tick *tick) {
+    if (tick->time_ns > m->last_time_ns ||
+        (tick->time_ns == m->last_time_ns && tick->id >= m->last_id)) {
+        m->last_time_ns = tick->time_ns;
+        m->last_id = tick->id;
+        m->last_price = tick->price;
+    }
+}
+
+/* Take one tick of a batch. 1 if taken, 0 if its id was seen before. */
+static inline int pk_take_next(pk_market *m, pk_tick *tick) {
+    pk_trade trade;
+    if (pk_is_trade(tick->type)) {
+        if (tick->id) {
+            if (pk_ids_has(&m->ids, tick->id)) {
+                pk_count(m, PK_N_DUPLICATES);
+                return 0;
+            }
+            pk_ids_add(&m->ids, tick->id);
+        }
+        pk_note_last(m, tick);
+    }
+    int folds = pk_makes_bar(m, tick, &trade);
+    if (folds && m->resume != PK_RESUME_NOT) { /* a writer that goes on with this tick will not know */
+        for (int i = 0; i < m->periods; i++) {
+            if (m->bars[i]->head > m->bars[i]->first) {
+                pk_fill(m, i, pk_bar_time(trade.time_ns / PK_NS, m->bars[i]->period));
+            }
+        }
+    }
+    tick->market = m->id;
+    m->folded = m->ticks->head;
+    pk_publish_tick(m->ticks, tick);
+    if (folds) {
+        pk_fold(m, &trade);
+    }
+    m->folded = m->ticks->head;
+    pk_count(m, PK_N_TICKS);
+    return 1;
+}
+
+/* Take one tick that was found good and has room. 1 if taken, 0 if its id was seen before. */
+static inline int pk_take(pk_market *m, pk_tick *tick) {
+    int taken = pk_take_next(m, tick);
+    pk_settle_all(m);
+    return taken;
+}
+
+/* Take ticks that were found good; how many of them in *taken. 0, or an errno and nothing changes. */
+static inline int pk_take_ticks(pk_market *m, pk_tick *ticks, uint64_t count, uint64_t *taken) {
+    int64_t oldest_ns = INT64_MAX, newest_ns = 0; /* of those that make bars */
+    for (uint64_t i = 0; i < count; i++) {
+        if (pk_may_make_bar(m, ticks[i].type)) {
+            oldest_ns = ticks[i].time_ns < oldest_ns ? ticks[i].time_ns : oldest_ns;
+            newest_ns = ticks[i].time_ns > newest_ns ? ticks[i].time_ns : newest_ns;
+        }
+    }
+    int error = pk_make_room_since(m, oldest_ns, newest_ns, count);
+    *taken = 0;
+    for (uint64_t i = 0; i < count && !error; i++) {
+        *taken += (uint64_t)pk_take_next(m, &ticks[i]);
+    }
+    pk_settle_all(m);
+    return error;
+}
+
+/* ---- clock and status ------------------------------------------------------------------------- */
+
+/* The clock's row of a bar, with the rows before it that are missing. */
+static inline void pk_step_ring(pk_market *m, int place, int64_t second) {
+    pk_bars *b = m->bars[place];
+    if (b->head == b->first || second - b->row.time < b->period) {
+        return;
+    }
+    int64_t bar = pk_bar_time(second, b->period);
+    pk_fill(m, place, bar);
+    if (m->fill_flat) {
+        pk_row row = pk_flat_row(bar, b->row.close, PK_FLAT | pk_partial(m, place, bar));
+        pk_side side = {0};
+        pk_append_row(b, &row, &side, m->folded);
+        pk_count(m, PK_N_FLAT);
+        m->fresh[place] = 0;
+    }
+}
+
 /* The forming row of now's second, and what is missing before it. 0 or an errno. */
 static inline int pk_step(pk_market *m, int64_t now_ns) {
-    pk_bars *shortest = m->bars[0];
+    const pk_bars *shortest = m->bars[0];
     int64_t second = now_ns / PK_NS;
     if (m->status != PK_LIVE) {
         return 0;
     }
     if (m->live_from_ns == INT64_MAX) {
-        m->live_from_ns = now_ns;
+        m->live_from_ns = second * PK_NS;
     }
     m->newest_ns = now_ns > m->newest_ns ? now_ns : m->newest_ns;
     if (!m->fill_flat && !m->resume) {
@@ -22,41 +174,56 @@ static inline int pk_step(pk_market *m, int64_t now_ns) {
     if (error) {
         return error;
     }
-    int newer = shortest->head > shortest->first && pk_bar_time(second, shortest->period) > shortest->row.time;
+    int newer = shortest->head > shortest->first && second - shortest->row.time >= shortest->period;
     for (int i = 0; i < m->periods; i++) {
-        pk_bars *b = m->bars[i];
-        int64_t bar = pk_bar_time(second, b->period);
-        if (b->head == b->first || bar <= b->row.time) {
-            continue;
-        }
-        pk_fill(m, b, bar);
-        if (m->fill_flat) {
-            pk_row row = pk_flat_row(bar, b->row.close, PK_FLAT);
-            pk_side side = {0};
-            pk_append_row(m, b, &row, &side);
-            pk_count(m, PK_N_FLAT);
-            m->fresh[i] = 0;
-        }
+        pk_step_ring(m, i, second);
     }
     if (newer) {
-        m->resume = PK_RESUME_NOT;
+        pk_resumed(m);
     }
     return 0;
 }
 
-/* `resume`: what the seconds between the newest row and the next one will have been. */
+/* `resume`: what the seconds between the newest row and the next one will have been. A loss
+ * that is no open gap yet is not over because the session is. */
 static inline void pk_set_status(pk_market *m, int status) {
+    const pk_bars *shortest = m->bars[0];
+    int empty = shortest->head == shortest->first;
     if (status == PK_CLOSED) {
-        m->resume = m->resume == PK_RESUME_LOST ? PK_RESUME_LOST : PK_RESUME_CLOSED;
+        int64_t end_ns = empty ? INT64_MAX : (shortest->row.time + shortest->period) * PK_NS;
+        if (m->resume != PK_RESUME_LOST || pk_in_open_gap(m, end_ns, INT64_MAX)) {
+            m->resume = PK_RESUME_CLOSED;
+        }
     } else if (status == PK_LIVE) {
-        m->resume = m->bars[0]->head == m->bars[0]->first ? PK_RESUME_NOT : m->resume;
+        m->resume = empty ? PK_RESUME_NOT : m->resume;
     } else if (m->status == PK_LIVE) {
         m->resume = PK_RESUME_LOST;
+        m->live_from_ns = empty ? m->live_from_ns : INT64_MAX;
     }
     m->status = status;
     for (int i = 0; i < m->periods; i++) {
-        pk_store_release(&m->bars[i]->segment.header->status, (uint64_t)status);
+        pk_store_release(&m->bars[i]->segment.header->status, (uint64_t)status); /* SYNC status: pairs with status-read */
     }
+}
+
+/* ---- gaps ------------------------------------------------------------------------------------- */
+
+/* Does a record of another loss, not made good, touch the row? What the engine noted by
+ * itself counts as the loss that is being recorded. */
+static inline int pk_other_loss(const pk_segment *s, int64_t of_ns, int64_t start_ns, int64_t end_ns) {
+    const char provisional[40] = PK_FEED_DOWN;
+    uint64_t count = pk_load(&s->header->table_count);
+    for (uint64_t i = 0; i < count && i < s->table_capacity - 1u; i++) {
+        const pk_gap *gap = pk_gap_at(s, count - 1 - i);
+        char cause[40];
+        pk_copy_out(cause, gap->cause, 5);
+        if (!pk_load(&gap->repaired) && (int64_t)pk_load(&gap->start_ns) != of_ns &&
+            (int64_t)pk_load(&gap->start_ns) < end_ns && start_ns < (int64_t)pk_load(&gap->end_ns) &&
+            memcmp(cause, provisional, sizeof cause)) {
+            return 1;
+        }
+    }
+    return 0;
 }
 
 /* Rows of a repaired gap are exact: placeholders become what they stand for. */
@@ -65,65 +232,79 @@ static inline void pk_mark_repaired(pk_market *m, pk_bars *b, int64_t start_ns, 
     pk_side side;
     for (uint64_t i = b->head; i-- > b->first;) {
         pk_own_row(b, i, &row, &side);
-        int64_t row_end_ns = (row.time + b->period) * PK_NS;
+        int64_t row_ns = row.time * PK_NS, row_end_ns = (row.time + b->period) * PK_NS;
+        int64_t marks = row.flags & (PK_GAP | PK_REVISED | (row_ns >= start_ns ? PK_PARTIAL : 0));
         if (row_end_ns <= start_ns) {
             break;
         }
-        if (row.time * PK_NS < end_ns && (row.flags & (PK_GAP | PK_PARTIAL | PK_REVISED)) &&
-            !pk_in_open_gap(m, row.time * PK_NS, row_end_ns)) {
-            row.flags = (row.flags & ~(int64_t)(PK_GAP | PK_PARTIAL)) | PK_REPAIRED;
-            side.folded = m->ticks->head;
+        if (row_ns < end_ns && marks && !pk_other_loss(&b->segment, start_ns, row_ns, row_end_ns)) {
+            row.flags = (row.flags & ~(marks & (PK_GAP | PK_PARTIAL))) | PK_REPAIRED;
+            side.folded = m->folded;
             pk_rewrite(b, i, &row, &side);
         }
     }
 }
 
-/* Nothing is missing any more: rows up to the end of a repaired gap, whose trades are all known. */
+/* Nothing is missing any more: rows up to the end of a repaired gap, whose trades are all known.
+ * The loss before the next row is over, if this gap was it. */
 static inline int pk_complete_gap(pk_market *m, int64_t end_ns) {
     int error = pk_make_room(m, end_ns, 0);
-    for (int i = 0; i < m->periods && !error; i++) {
-        pk_bars *b = m->bars[i];
-        if (b->head > b->first) {
-            pk_fill(m, b, pk_bar_time(end_ns / PK_NS, b->period));
-        }
-    }
-    if (m->status == PK_LIVE && !pk_in_open_gap(m, end_ns, INT64_MAX)) {
-        m->resume = PK_RESUME_NOT;
-    }
-    return error;
-}
-
-/* Open a gap record, change it, or close it as repaired. 0, or an errno and nothing is changed. */
-static inline int pk_add_gap(pk_market *m, int64_t start_ns, int64_t end_ns, const char *cause, int repaired) {
-    int place = 0, known = pk_gap_on_record(&m->bars[0]->segment, start_ns, start_ns + 1);
-    int error = repaired && m->resume == PK_RESUME_LOST ? pk_complete_gap(m, end_ns) : 0;
     if (error) {
         return error;
     }
+    int newest = m->bars[0]->row.time * PK_NS < end_ns && !pk_in_open_gap(m, end_ns, INT64_MAX);
+    for (int i = 0; i < m->periods; i++) {
+        pk_bars *b = m->bars[i];
+        if (b->head > b->first) {
+            pk_fill(m, i, pk_bar_time(end_ns / PK_NS, b->period));
+        }
+    }
+    if (newest && m->resume == PK_RESUME_LOST) {
+        pk_resumed(m);
+        memset(m->fresh, 0, sizeof m->fresh);
+    }
+    return 0;
+}
+
+/* No longer, or from now on, an open gap; beyond PK_OPEN_GAPS the oldest stays on record, but
+ * is given up. */
+static inline void pk_list_gap(pk_market *m, int64_t start_ns, int64_t end_ns, int open) {
+    int place = 0;
     while (place < m->gaps && m->gap_start[place] != start_ns) {
         place++;
     }
+    if (place == m->gaps && open && m->gaps == PK_OPEN_GAPS) {
+        place = 0;
+    }
     if (place < m->gaps) {
         m->gaps--;
-        memmove(&m->gap_start[place], &m->gap_start[place + 1], (m->gaps - place) * 8);
-        memmove(&m->gap_end[place], &m->gap_end[place + 1], (m->gaps - place) * 8);
+        memmove(&m->gap_start[place], &m->gap_start[place + 1], (size_t)(m->gaps - place) * 8);
+        memmove(&m->gap_end[place], &m->gap_end[place + 1], (size_t)(m->gaps - place) * 8);
     }
-    if (!repaired) {
-        if (m->gaps == PK_OPEN_GAPS) { /* the oldest stays on record, but is given up */
-            m->gaps--;
-            memmove(m->gap_start, m->gap_start + 1, m->gaps * 8);
-            memmove(m->gap_end, m->gap_end + 1, m->gaps * 8);
-        }
+    if (open) {
         m->gap_start[m->gaps] = start_ns;
         m->gap_end[m->gaps++] = end_ns;
     }
-    for (int i = 0; i < m->periods; i++) {
-        pk_put_gap(&m->bars[i]->segment, start_ns, end_ns, cause, repaired);
-        if (repaired) {
-            pk_mark_repaired(m, m->bars[i], start_ns, end_ns);
-        }
+}
+
+/* Open a gap record, change it, or close it as repaired. 0, or an errno and nothing is changed.
+ * The shortest ring's record is what a later writer goes by: it is opened first, closed last. */
+static inline int pk_add_gap(pk_market *m, int64_t start_ns, int64_t end_ns, const char *cause, int repaired) {
+    const pk_word *count = &m->bars[0]->segment.header->table_count;
+    int error = repaired && m->resume != PK_RESUME_NOT ? pk_complete_gap(m, end_ns) : 0;
+    if (error) {
+        return error;
     }
-    if (!known) {
+    uint64_t known = pk_load(count);
+    pk_list_gap(m, start_ns, end_ns, !repaired);
+    for (int i = 0; i < m->periods; i++) {
+        pk_bars *b = m->bars[repaired ? m->periods - 1 - i : i];
+        if (repaired) {
+            pk_mark_repaired(m, b, start_ns, end_ns);
+        }
+        pk_put_gap(&b->segment, start_ns, end_ns, cause, repaired);
+    }
+    if (pk_load(count) != known) {
         pk_count(m, PK_N_GAPS);
     }
     return 0;

@@ -1,68 +1,100 @@
 # From Python objects to tick records; BadTick names the row, the field and the value.
 
+cdef str shown(value):
+    """The beginning of its repr; its type where that fails, as for an int of 10,000 digits."""
+    try:
+        return f"{value!r:.80}"
+    except Exception:
+        return f"a {type(value).__name__:.80}"
+
+
 cdef object _bad(Py_ssize_t row, str field, value, str allowed):
-    return BadTick(f"tick {row}: {field} {value!r:.80} must be {allowed}")
+    return BadTick(f"tick {row}: {field} {shown(value)} must be {allowed}")
 
 
-cdef int64_t checked_count(int64_t count, Py_ssize_t row) except -1:
+cdef inline int64_t checked_count(int64_t count, Py_ssize_t row) except -1:
     if not 0 <= count < 1 << 32:
         raise _bad(row, "count", count, "a positive number below 2**32")
     return count or 1
 
 
-cdef int8_t parse_side(side, Py_ssize_t row) except -2:
-    if side == 0 or side is None or side == "":
+cdef inline int8_t parse_side(side, Py_ssize_t row) except -2:
+    if side is None:
         return 0
-    if side == 1 or side == "buy":
-        return 1
-    if side == -1 or side == "sell":
-        return -1
-    raise _bad(row, "side", side, "buy, sell or empty")
+    if type(side) is str:
+        if side == "buy":
+            return 1
+        if side == "sell":
+            return -1
+        if not side:
+            return 0
+    elif type(side) is int:
+        if side == 0:
+            return 0
+        if side == 1:
+            return 1
+        if side == -1:
+            return -1
+    elif isinstance(side, (str, np.integer)):
+        return parse_side(str(side) if isinstance(side, str) else int(side), row)
+    raise _bad(row, "side", side, "buy, sell or empty (or 1, -1, 0)")
 
 
-cdef int check_tick(pk_tick *tick, Py_ssize_t row, int64_t latest_ns, bint complain=True) except -1:
+cdef inline int check_tick(pk_tick *tick, Py_ssize_t row, int64_t latest_ns, bint complain=True) except -1:
     """0 for a good tick; else 1, or BadTick."""
-    if isfinite(tick.price) and tick.price > 0:
-        if isfinite(tick.size) and tick.size >= 0:
-            if 0 <= tick.time_ns <= latest_ns:
-                return 0
-            if not complain:
-                return 1
-            if tick.time_ns < 0:
-                raise _bad(row, "time_ns", tick.time_ns, "positive")
-            raise _bad(row, "time_ns", tick.time_ns, f"at most {latest_ns} (the wall clock and max_skew_s)")
-        if complain:
+    if (isfinite(tick.price) and tick.price > 0 and isfinite(tick.size) and tick.size >= 0
+            and 0 <= tick.time_ns <= latest_ns and -1 <= tick.side <= 1):
+        return 0
+    if complain:
+        if not (isfinite(tick.price) and tick.price > 0):
+            raise _bad(row, "price", tick.price, "finite and positive")
+        if not (isfinite(tick.size) and tick.size >= 0):
             raise _bad(row, "size", tick.size, "finite and not negative")
-    elif complain:
-        raise _bad(row, "price", tick.price, "finite and positive")
+        if tick.time_ns < 0:
+            raise _bad(row, "time_ns", tick.time_ns, "positive")
+        if tick.time_ns > latest_ns:
+            raise _bad(row, "time_ns", tick.time_ns, f"at most {latest_ns} (the wall clock and max_skew_s)")
+        raise _bad(row, "side", tick.side, "1 (buy), -1 (sell) or 0")
     return 1
 
 
-cdef double _number(value, Py_ssize_t row, str field) except? -1.0:
+cdef inline double number(value, Py_ssize_t row, str field) except? -1.0:
+    """A float of what is a number; text, arrays and truth values are none."""
     if type(value) is float:
         return <double>value
-    try:
-        if isinstance(value, (str, bytes)):
-            raise TypeError
-        return float(value)
-    except (TypeError, ValueError, OverflowError):
-        raise _bad(row, field, value, "a finite number") from None
+    if isinstance(value, (Real, Decimal)) and type(value) is not bool:
+        try:
+            return float(value)
+        except (ValueError, ArithmeticError):
+            pass
+    raise _bad(row, field, value, "a finite number")
 
 
-cdef int64_t _whole(value, Py_ssize_t row, str field) except? -1:
-    try:
-        return value
-    except (TypeError, OverflowError):
-        raise _bad(row, field, value, "a whole number of 64 bits") from None
+cdef inline int64_t whole(value, Py_ssize_t row, str field) except? -1:
+    """What is a whole number already; a float is none, not even 1.0."""
+    cdef int overflow = 0
+    cdef int64_t result = -1
+    if type(value) is int:
+        result = PyLong_AsLongLongAndOverflow(value, &overflow)
+    elif type(value) is bool or not hasattr(type(value), "__index__"):
+        overflow = 1
+    else:
+        try:
+            result = PyLong_AsLongLongAndOverflow(PyNumber_Index(value), &overflow)
+        except TypeError:
+            overflow = 1
+    if overflow:
+        raise _bad(row, field, value, "a whole number of 64 bits")
+    return result
 
 
 cdef int64_t _time(time_ns, time_s, Py_ssize_t row) except? -1:
     cdef double seconds
     if time_ns is not None:
-        return _whole(time_ns, row, "time_ns")
+        return whole(time_ns, row, "time_ns")
     if time_s is None:
         raise BadTick(f"tick {row}: neither time_ns nor time is given")
-    seconds = _number(time_s, row, "time")
+    seconds = number(time_s, row, "time")
     if not 0 <= seconds < 9e9:
         raise _bad(row, "time", time_s, "seconds since 1970")
     return <int64_t>(seconds * 1e9 + 0.5)
@@ -74,14 +106,14 @@ cdef int parse_tick(tick, pk_tick *out, Py_ssize_t row, int64_t latest_ns) excep
         kind = (<dict>tick).get("type")
         price, size = (<dict>tick).get("price"), (<dict>tick).get("size")
         time_ns, time_s = (<dict>tick).get("time_ns"), (<dict>tick).get("time")
-        number, side = (<dict>tick).get("id", 0), (<dict>tick).get("side")
+        id, side = (<dict>tick).get("id", 0), (<dict>tick).get("side")
         count = (<dict>tick).get("count", 1)
     elif isinstance(tick, Tick):
         kind, price, size, time_ns, time_s = tick.type, tick.price, tick.size, tick.time_ns, tick.time
-        number, side, count = tick.id, tick.side, tick.count
+        id, side, count = tick.id, tick.side, tick.count
     else:
-        raise BadTick(f"tick {row} is a dict or a Tick, not {tick!r:.80}")
-    if type(kind) is not str:
+        raise BadTick(f"tick {row} is a dict or a Tick, not {shown(tick)}")
+    if not isinstance(kind, str):
         raise _bad(row, "type", kind, "one of " + ", ".join(TICK_TYPES))
     code = TICK_TYPES.get(kind)
     if code is None:
@@ -90,29 +122,41 @@ cdef int parse_tick(tick, pk_tick *out, Py_ssize_t row, int64_t latest_ns) excep
         raise BadTick(f"tick {row}: {'price' if price is None else 'size'} is not given")
     memset(out, 0, sizeof(pk_tick))
     out.type = code
-    out.price = _number(price, row, "price")
-    out.size = _number(size, row, "size")
+    out.price = number(price, row, "price")
+    out.size = number(size, row, "size")
     out.time_ns = _time(time_ns, time_s, row)
-    out.id = _whole(number, row, "id")
+    out.id = whole(id, row, "id")
     out.side = parse_side(side, row)
-    out.count = checked_count(_whole(count, row, "count"), row)
+    out.count = checked_count(whole(count, row, "count"), row)
     check_tick(out, row, latest_ns)
     return 1
 
 
-cdef int _seed(Market market, last) except -1:
-    """A quote's `last` is the price as long as no trade has told one."""
+cdef double seed_price(last) noexcept:
+    """A quote's `last` as a price; 0 if it is none."""
     cdef double price
-    if market.native.last_price > 0:
-        return 0
     try:
-        price = float(last)
-    except (TypeError, ValueError, OverflowError):
-        return 0
-    if isfinite(price) and price > 0:
-        market.native.last_price = price
-        _store_last(market)
-    return 0
+        price = number(last, 0, "last")
+    except Exception:
+        return 0.0
+    return price if isfinite(price) and price > 0 else 0.0
+
+
+cdef int64_t nanoseconds(value, str what) except -1:
+    """A point in time that is an argument: UTC nanoseconds from 1970 to 2116."""
+    cdef int overflow = 0
+    cdef int64_t result = PyLong_AsLongLongAndOverflow(PyNumber_Index(value), &overflow)
+    if overflow or not 0 <= result <= MOST_NS:
+        raise ValueError(f"{what} {shown(value)} must be UTC nanoseconds, from 0 to 2**62")
+    return result
+
+
+cdef int64_t seconds_to_ns(value, str what, double most_s) except -1:
+    """A duration that is an argument; beyond `most_s` there is no difference."""
+    cdef double seconds = value
+    if not seconds >= 0:
+        raise ValueError(f"{what} {shown(value)} must be seconds, not negative")
+    return <int64_t>(min(seconds, most_s) * 1e9)
 
 
 cdef void _stamp(pk_tick *ticks, Py_ssize_t count, int64_t now) noexcept:

@@ -66,44 +66,20 @@ static inline uint64_t pk_chain_walk(const pk_chain *chain, uint32_t market, uin
     return count;
 }
 
-/* Up to which tick a ring's rows are folded. */
-static inline uint64_t pk_folded(const pk_bars *b) {
-    const pk_redo *redo = &b->segment.header->redo;
-    uint64_t sequence = pk_load(&redo->sequence), folded = b->side.folded;
-    if (sequence >= b->first && sequence < b->head) {
-        pk_side side;
-        pk_copy_out(&side, redo->side, PK_SIDE_WORDS);
-        folded = side.folded > folded ? side.folded : folded;
-    }
-    return folded;
-}
-
-/* Flat rows follow the close before them; a killed revision may have left some behind. */
-static inline void pk_mend_flat_rows(pk_market *m, pk_bars *b) {
-    const uint64_t most = 4096;
-    pk_row row, previous = {0};
-    uint64_t i = b->head - b->first > most ? b->head - most : b->first;
-    for (; i < b->head; i++) {
-        pk_own_row(b, i, &row, NULL);
-        if (i > b->first && !row.count && row.close != previous.close &&
-            !(row.flags & PK_BACKFILLED)) {
-            pk_rebase(m, b, i - 1, previous.close);
-            pk_own_row(b, i, &row, NULL);
-        }
-        previous = row;
-    }
-}
-
+/* The newest open gaps on record. */
 static inline void pk_load_open_gaps(pk_market *m) {
     const pk_segment *s = &m->bars[0]->segment;
-    uint64_t count = pk_load(&s->header->table_count);
-    uint64_t known = count < s->table_capacity - 1u ? count : s->table_capacity - 1u;
-    for (uint64_t i = count - known; i < count; i++) {
-        const pk_gap *gap = pk_gap_at(s, i);
-        if (!pk_load(&gap->repaired) && m->gaps < PK_OPEN_GAPS) {
-            m->gap_start[m->gaps] = (int64_t)pk_load(&gap->start_ns);
-            m->gap_end[m->gaps++] = (int64_t)pk_load(&gap->end_ns);
+    uint64_t count = pk_load(&s->header->table_count), known = pk_known_gaps(s, count);
+    uint64_t open[PK_OPEN_GAPS];
+    for (uint64_t i = count; i-- > count - known && m->gaps < PK_OPEN_GAPS;) {
+        if (!pk_load(&pk_gap_at(s, i)->repaired)) {
+            open[m->gaps++] = i;
         }
+    }
+    for (int i = 0; i < m->gaps; i++) {
+        const pk_gap *gap = pk_gap_at(s, open[m->gaps - 1 - i]);
+        m->gap_start[i] = (int64_t)pk_load(&gap->start_ns);
+        m->gap_end[i] = (int64_t)pk_load(&gap->end_ns);
     }
 }
 
@@ -116,7 +92,7 @@ static inline void pk_last_of_rows(pk_market *m) {
         pk_own_row(b, i, &row, &side);
         if (row.count) {
             m->last_price = row.close;
-            if (!(row.flags & PK_BACKFILLED)) {
+            if (m->bars_from == PK_FROM_TRADE && side.close_time > 0 && side.close_time < INT64_MAX) {
                 m->last_time_ns = side.close_time;
                 m->last_id = side.close_id;
             }
@@ -125,29 +101,71 @@ static inline void pk_last_of_rows(pk_market *m) {
     }
 }
 
-/* Remember ids, fold what is missing, mend flat rows. `old[i]`: ring i existed before. */
-static inline int pk_recover(pk_market *m, const pk_chain *chain, const int *old) {
-    uint64_t room = chain->head - chain->first, folded[PK_PERIODS];
-    uint64_t *sequences = malloc((room ? room : 1) * sizeof *sequences);
-    if (!sequences) {
-        return ENOMEM;
+/* What the rows of one ring hold of the ticks. Every row says up to which tick all of them
+ * were folded when it was last written; a tick was folded if its row says so. */
+typedef struct {
+    uint64_t from;   /* ticks below it are folded, and what they changed is settled */
+    uint64_t settle; /* the row of the newest tick that was folded late, 0: none */
+} pk_progress;
+
+/* The row of a trade, if it is there and has the trade. */
+static inline int pk_is_folded(const pk_bars *b, const pk_trade *t, uint64_t tick, uint64_t *sequence) {
+    int64_t second = t->time_ns / PK_NS;
+    pk_row row;
+    pk_side side;
+    if (b->head == b->first || second >= b->row.time + b->period) {
+        return 0;
     }
-    int64_t newest_ns = 0;
-    int error = 0;
-    int resume = m->resume, status = m->status;
-    m->quiet = 1;
-    m->resume = PK_RESUME_NOT; /* rows between are what they were for the writer before */
-    m->status = (int)pk_load(&m->bars[0]->segment.header->status);
-    for (int i = 0; i < m->periods; i++) {
-        pk_bars *b = m->bars[i];
-        folded[i] = old[i] ? pk_folded(b) : m->ticks->head;
-        if (b->head > b->first && b->row.time > newest_ns / PK_NS) {
-            newest_ns = b->row.time * PK_NS;
+    *sequence = b->head - 1;
+    if (second < b->row.time && !pk_locate(b, pk_bar_time(second, b->period), sequence)) {
+        return 0;
+    }
+    pk_own_row(b, *sequence, &row, &side);
+    return side.folded > tick;
+}
+
+/* Flat rows that a killed writer left at an older close: it may have stopped at any of them. */
+static inline void pk_mend(pk_market *m, pk_bars *b, uint64_t sequence) {
+    pk_row row;
+    pk_own_row(b, sequence, &row, NULL);
+    double close = row.close;
+    while (++sequence < b->head) {
+        pk_own_row(b, sequence, &row, NULL);
+        if (!(row.flags & PK_FLAT)) {
+            return;
+        }
+        if (row.close != close) {
+            pk_rebase(m, b, sequence - 1, b->head, 0);
+            return;
         }
     }
-    m->newest_ns = newest_ns;
-    uint64_t count = pk_chain_walk(chain, m->id, sequences, room);
-    for (uint64_t n = 0; n < count && !error; n++) {
+}
+
+/* Fold a tick into one ring, if it is not in it. 0 or an errno. */
+static inline int pk_refold(pk_market *m, int place, pk_progress *done, const pk_trade *t) {
+    pk_bars *b = m->bars[place];
+    uint64_t tick = m->folded, sequence;
+    if (tick < done->from) {
+        return 0;
+    }
+    if (pk_is_folded(b, t, tick, &sequence)) {
+        done->settle = sequence;
+        return 0;
+    }
+    if (done->settle) {
+        pk_mend(m, b, done->settle);
+        done->settle = 0;
+    }
+    int error = pk_make_room(m, t->time_ns, 1);
+    if (!error) {
+        pk_fold_ring(m, place, t);
+    }
+    return error;
+}
+
+/* Fold what is missing of a market's ticks, oldest first. 0 or an errno. */
+static inline int pk_refold_ticks(pk_market *m, const uint64_t *sequences, uint64_t count, pk_progress *done) {
+    for (uint64_t n = 0; n < count; n++) {
         pk_tick tick;
         pk_trade trade;
         if (!pk_read_own_tick(m->ticks, sequences[n], &tick)) {
@@ -155,30 +173,58 @@ static inline int pk_recover(pk_market *m, const pk_chain *chain, const int *old
         }
         if (pk_is_trade(tick.type)) {
             if (tick.id && !pk_ids_has(&m->ids, tick.id) && pk_ids_add(&m->ids, tick.id)) {
-                error = ENOMEM;
+                return ENOMEM;
             }
-            if (tick.time_ns >= m->last_time_ns) {
-                m->last_time_ns = tick.time_ns;
-                m->last_id = tick.id;
-                m->last_price = tick.price;
-            }
+            pk_note_last(m, &tick);
         }
         if (!pk_makes_bar(m, &tick, &trade)) {
             continue;
         }
-        for (int i = 0; i < m->periods && !error; i++) {
-            if (sequences[n] >= folded[i] && !(error = pk_make_room(m, tick.time_ns, 1))) {
-                pk_fold_ring(m, i, &trade);
+        m->newest_ns = trade.time_ns > m->newest_ns ? trade.time_ns : m->newest_ns;
+        m->folded = sequences[n];
+        pk_set_worth(&trade);
+        for (int i = 0; i < m->periods; i++) {
+            int error = pk_refold(m, i, &done[i], &trade);
+            if (error) {
+                return error;
             }
         }
     }
+    return 0;
+}
+
+/* Remember ids, fold what is missing, mend flat rows. `old[i]`: ring i existed before. */
+static inline int pk_recover(pk_market *m, const pk_chain *chain, const int *old) {
+    uint64_t room = chain->head - chain->first;
+    uint64_t *sequences = malloc((room ? room : 1) * sizeof *sequences);
+    pk_progress done[PK_PERIODS] = {{0, 0}};
+    int resume = m->resume, status = m->status;
+    if (!sequences) {
+        return ENOMEM;
+    }
+    m->quiet = 1;
+    m->resume = PK_RESUME_NOT; /* rows between are what they were for the writer before */
+    m->status = (int)pk_load(&m->bars[0]->segment.header->status);
+    for (int i = 0; i < m->periods; i++) {
+        const pk_bars *b = m->bars[i];
+        int any = b->head > b->first;
+        done[i].from = !old[i] ? m->ticks->head : any ? b->side.folded : 0;
+        m->fresh[i] = !any;
+        if (any && b->row.time * PK_NS > m->newest_ns) {
+            m->newest_ns = b->row.time * PK_NS;
+        }
+    }
+    int error = pk_refold_ticks(m, sequences, pk_chain_walk(chain, m->id, sequences, room), done);
+    m->folded = m->ticks->head;
+    for (int i = 0; i < m->periods && !error; i++) {
+        if (done[i].settle) {
+            pk_mend(m, m->bars[i], done[i].settle);
+        }
+        m->fresh[i] = 1;
+    }
+    pk_settle_all(m);
     if (!m->last_time_ns) {
         pk_last_of_rows(m);
-    }
-    for (int i = 0; i < m->periods && !error; i++) {
-        if (m->bars[i]->head > m->bars[i]->first) {
-            pk_mend_flat_rows(m, m->bars[i]);
-        }
     }
     m->quiet = 0;
     m->resume = resume;

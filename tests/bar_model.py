@@ -1,0 +1,441 @@
+"""The rules of docs/bars.md in plain Python, exact and slow: what the engine must do.
+
+Prices are floats, which are never computed with; sums are fractions. A market's rows are
+lists of trades, and what a row says of them is worked out when it is asked for.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from fractions import Fraction
+
+import numpy as np
+from numpy.typing import NDArray
+
+import piker_core as pk
+from piker_core.core.rings import COUNTERS
+
+NS = 1_000_000_000
+START = 1 << 40
+FOREVER = (1 << 63) - 1
+FLAT, PARTIAL, BACKFILLED, REVISED, REPAIRED, GAP = (int(flag) for flag in pk.BarFlag)
+OPEN_GAPS = 32
+
+
+@dataclass(frozen=True)
+class Trade:
+    """One trade as it is pushed."""
+
+    time_ns: int
+    price: float
+    size: float
+    id: int = 0
+    count: int = 1
+    arrival: int = 0
+
+    @property
+    def key(self) -> tuple[int, int, int]:
+        return self.time_ns, self.id, self.arrival
+
+
+@dataclass(frozen=True)
+class Values:
+    """What a row says: its prices, its sums, its count."""
+
+    open: float
+    high: float
+    low: float
+    close: float
+    volume: Fraction = Fraction(0)
+    count: int = 0
+    wap: float = 0.0
+
+
+@dataclass
+class Row:
+    """A bar: what it began with, and the trades that came into it."""
+
+    time: int
+    flags: int
+    start: Values | None = None
+    ordered: list[Trade] = field(default_factory=list)
+    unordered: list[Trade] = field(default_factory=list)
+    closes: bool = False
+    """A history row whose last trade counts as older than any that come."""
+
+    def add(self, trade: Trade, *, exact: bool) -> None:
+        if self.flags & FLAT:
+            self.start, self.flags = None, self.flags & ~FLAT
+            exact = True
+        (self.ordered if exact else self.unordered).append(trade)
+
+    def be_flat(self, price: float) -> None:
+        self.start = flat(price)
+
+    @property
+    def values(self) -> Values:
+        trades = self.ordered + self.unordered
+        if not trades:
+            assert self.start is not None
+            return self.start
+        prices = [trade.price for trade in trades]
+        volume = sum((Fraction(trade.size) for trade in trades), Fraction(0))
+        worth = sum((Fraction(t.price) * Fraction(t.size) for t in trades), Fraction(0))
+        count = sum(trade.count for trade in trades)
+        first = min(self.ordered, key=lambda trade: trade.key, default=None)
+        last = max(self.ordered, key=lambda trade: trade.key, default=None)
+        if begun := self.start:
+            prices += begun.high, begun.low
+            worth += Fraction(begun.wap) * begun.volume
+            volume, count = volume + begun.volume, count + begun.count
+            close = last.price if last and self.closes else begun.close
+            opened = begun.open
+        else:
+            assert first is not None
+            assert last is not None
+            opened, close = first.price, last.price
+        wap = float(worth / volume) if volume else close
+        high, low = max(prices), min(prices)
+        wap = wap if low <= wap <= high else close
+        return Values(opened, high, low, close, volume, count, wap)
+
+
+def flat(price: float) -> Values:
+    """A bar in which nothing traded."""
+    return Values(price, price, price, price, wap=price)
+
+
+@dataclass
+class Record:
+    """A gap record."""
+
+    start_ns: int
+    end_ns: int
+    cause: str
+    repaired: bool = False
+
+
+class Ring:
+    """The rows and gap records of one period."""
+
+    def __init__(self, period: int, capacity: int) -> None:
+        self.period, self.capacity = period, capacity
+        self.rows: list[Row] = []
+        self.first = START
+        self.records: list[Record] = []
+        self.fresh = True
+
+    def bar(self, second: int) -> int:
+        return second - second % self.period
+
+    def append(self, row: Row) -> None:
+        self.rows.append(row)
+        if len(self.rows) > self.capacity:
+            del self.rows[0]
+            self.first += 1
+
+    def put(self, record: Record) -> bool:
+        """Change the newest record of this loss, or add one; whether it was added."""
+        for place in reversed(range(len(self.records))):
+            old = self.records[place]
+            overlaps = old.start_ns < record.end_ns and record.start_ns < old.end_ns
+            if old.start_ns == record.start_ns or (
+                overlaps and old.cause == "feed down"
+            ):
+                self.records[place] = replace(record)
+                return False
+        self.records.append(replace(record))
+        return True
+
+    def off_record(self, start: int, end: int) -> int:
+        """The first bar from `start` on that no record touches, at most `end`."""
+        for bar in range(start, end, self.period):
+            if not any(
+                record.start_ns < (bar + self.period) * NS
+                and bar * NS < record.end_ns
+                for record in self.records
+            ):
+                return bar
+        return end
+
+    def array(self) -> NDArray[np.void]:
+        """The rows as a reader must see them."""
+        rows = np.zeros(len(self.rows), pk.OHLCV_DTYPE)
+        for place, row in enumerate(self.rows):
+            v = row.values
+            rows[place] = (
+                self.first + place,
+                row.time,
+                v.open,
+                v.high,
+                v.low,
+                v.close,
+                float(v.volume),
+                v.count,
+                v.wap,
+                row.flags,
+            )
+        return rows
+
+
+class MarketModel:
+    """A market: what its rings, records and counters must be after each call."""
+
+    def __init__(
+        self,
+        capacities: dict[int, int],
+        *,
+        fill: str = "flat",
+        late_window_s: float = 900,
+    ) -> None:
+        self.rings = [Ring(period, capacities[period]) for period in sorted(capacities)]
+        self.filled = fill == "flat"
+        self.window_ns = int(late_window_s * NS)
+        self.status = "starting"
+        self.loss = "lost"
+        self.live_from_ns = FOREVER
+        self.newest_ns = 0
+        self.newest_trade_ns = 0
+        self.clock_ns = 0
+        self.arrivals = 0
+        self.ids: set[int] = set()
+        self.open_gaps: dict[int, int] = {}
+        self.counters = dict.fromkeys(COUNTERS, 0)
+
+    # Which rows there are
+
+    def in_open_gap(self, start: int, end: int) -> bool:
+        return any(a < end * NS and start * NS < b for a, b in self.open_gaps.items())
+
+    def lost_until(self, ring: Ring, following: int, bar: int) -> int:
+        """Of the bars from `following` to `bar`, those before this one are lost."""
+        if self.status != "live" or self.loss == "closed":
+            return bar
+        if self.loss == "none":
+            return following
+        second = -(-self.live_from_ns // NS)
+        known = -(-second // ring.period) * ring.period
+        return min(max(known, following), bar)
+
+    def note(self, place: int, start: int, end: int, cause: str) -> None:
+        start = self.rings[place].off_record(start, end)
+        if start < end:
+            for ring in self.rings[place : None if place == 0 else place + 1]:
+                ring.put(Record(start * NS, end * NS, cause))
+            self.counters["gaps"] += 1
+
+    def fill(self, place: int, bar: int) -> None:
+        """The rows between the newest one and a bar that follows it."""
+        ring = self.rings[place]
+        following = ring.rows[-1].time + ring.period
+        lost = self.lost_until(ring, following, bar)
+        if lost > following and self.loss != "closed":
+            self.note(place, following, lost, "feed down")
+        filled = self.filled and self.loss != "closed"
+        begin = max(following, bar - (ring.capacity - 1) * ring.period)
+        if filled and begin > following:
+            self.note(place, following, begin, "clock jump")
+        price = ring.rows[-1].values.close
+        for time in range(begin, bar, ring.period):
+            gone = time < lost
+            if filled or (gone and self.in_open_gap(time, time + ring.period)):
+                ring.append(Row(time, FLAT | (GAP if gone else 0), flat(price)))
+                self.counters["gap_rows" if gone else "flat_rows"] += 1
+
+    def partial(self, ring: Ring, bar: int) -> int:
+        begins = ring.fresh or (self.status == "live" and self.loss == "lost")
+        return PARTIAL if begins and self.live_from_ns > bar * NS else 0
+
+    def resumed(self) -> None:
+        if self.status == "live":
+            self.loss = "none"
+        elif self.status == "closed":
+            self.loss = "closed"
+
+    # Trades
+
+    def trade(self, trade: Trade) -> int:
+        if trade.id in self.ids:
+            self.counters["duplicates"] += 1
+            return 0
+        self.ids |= {trade.id} - {0}
+        self.arrivals += 1
+        self.counters["ticks"] += 1
+        self.fold(replace(trade, arrival=self.arrivals))
+        return 1
+
+    def trades(self, trades: Iterable[Trade]) -> int:
+        return sum([self.trade(trade) for trade in trades])
+
+    def fold(self, trade: Trade) -> None:
+        shortest, second = self.rings[0], trade.time_ns // NS
+        newest = shortest.rows[-1].time if shortest.rows else -FOREVER
+        self.newest_trade_ns = max(self.newest_trade_ns, trade.time_ns)
+        self.newest_ns = max(self.newest_ns, trade.time_ns)
+        how = [self.place(place, trade) for place in range(len(self.rings))]
+        self.counters["revisions"] += how[0] in ("late", "inexact")
+        self.counters["late"] += second < newest
+        self.counters["late_inexact"] += "inexact" in how
+        self.counters["unplaced"] += "unplaced" in how
+        if second >= newest + shortest.period:
+            self.resumed()
+
+    def place(self, place: int, trade: Trade) -> str:
+        ring = self.rings[place]
+        bar = ring.bar(trade.time_ns // NS)
+        if not ring.rows or bar > ring.rows[-1].time:
+            if ring.rows:
+                self.fill(place, bar)
+            flags = self.partial(ring, bar) if trade.time_ns > bar * NS else 0
+            ring.append(Row(bar, flags, ordered=[trade]))
+            ring.fresh = False
+            return "new"
+        found = [at for at, row in enumerate(ring.rows) if row.time == bar]
+        if not found:
+            return "unplaced"
+        if found[0] == len(ring.rows) - 1:
+            ring.rows[-1].add(trade, exact=True)
+            return "new"
+        return self.revise(ring, found[0], trade)
+
+    def revise(self, ring: Ring, at: int, trade: Trade) -> str:
+        row = ring.rows[at]
+        end = row.time + ring.period
+        old = self.newest_ns - end * NS > self.window_ns
+        exact = not old or self.in_open_gap(row.time, end)
+        close = row.values.close
+        row.add(trade, exact=exact)
+        row.flags |= REVISED
+        price = row.values.close
+        for after in ring.rows[at + 1 :] if price != close else ():
+            if not after.flags & FLAT or after.values.close == price:
+                break
+            after.be_flat(price)
+            after.flags |= REVISED if after is not ring.rows[-1] else 0
+        return "late" if exact else "inexact"
+
+    # Clock, status, gaps, history
+
+    def step(self, now_ns: int) -> None:
+        if now_ns < self.clock_ns:
+            return
+        self.clock_ns = now_ns
+        if self.status != "live":
+            return
+        second = now_ns // NS
+        if self.live_from_ns == FOREVER:
+            self.live_from_ns = second * NS
+        self.newest_ns = max(self.newest_ns, now_ns)
+        rows = self.rings[0].rows
+        newer = bool(rows) and second >= rows[-1].time + self.rings[0].period
+        for place, ring in enumerate(self.rings):
+            bar = ring.bar(second)
+            if ring.rows and bar > ring.rows[-1].time:
+                self.fill(place, bar)
+                if self.filled:
+                    flags = FLAT | self.partial(ring, bar)
+                    ring.append(Row(bar, flags, flat(ring.rows[-1].values.close)))
+                    ring.fresh = False
+                    self.counters["flat_rows"] += 1
+        if newer:
+            self.resumed()
+
+    def set_status(self, status: str, since_ns: int | None = None) -> None:
+        if status == "closed":
+            rows, period = self.rings[0].rows, self.rings[0].period
+            later = rows and self.gap_after((rows[-1].time + period) * NS)
+            if self.loss != "lost" or later:
+                self.loss = "closed"
+        elif status == "live":
+            self.loss = self.loss if self.rings[0].rows else "none"
+        elif self.status == "live":
+            self.loss = "lost"
+            if self.rings[0].rows:
+                self.live_from_ns = FOREVER
+        self.status = status
+        if since_ns is not None:
+            self.live_from_ns = since_ns
+
+    def add_gap(
+        self, start_ns: int, end_ns: int, cause: str, *, repaired: bool = False
+    ) -> None:
+        if repaired and self.loss != "none":
+            self.complete(end_ns)
+        self.open_gaps.pop(start_ns, None)
+        if not repaired:
+            if len(self.open_gaps) == OPEN_GAPS:
+                del self.open_gaps[next(iter(self.open_gaps))]
+            self.open_gaps[start_ns] = end_ns
+        for ring in self.rings:
+            if repaired:
+                self.mark(ring, start_ns, end_ns)
+            added = ring.put(Record(start_ns, end_ns, cause, repaired))
+            self.counters["gaps"] += added and ring is self.rings[0]
+
+    def gap_after(self, time_ns: int) -> bool:
+        return any(end_ns > time_ns for end_ns in self.open_gaps.values())
+
+    def complete(self, end_ns: int) -> None:
+        """All trades up to the end are known: so are the rows."""
+        rows = self.rings[0].rows
+        newest = (rows[-1].time if rows else 0) * NS < end_ns
+        for place, ring in enumerate(self.rings):
+            bar = ring.bar(end_ns // NS)
+            if ring.rows and bar > ring.rows[-1].time:
+                self.fill(place, bar)
+        if newest and self.loss == "lost" and not self.gap_after(end_ns):
+            self.resumed()
+            for ring in self.rings:
+                ring.fresh = False
+
+    def mark(self, ring: Ring, start_ns: int, end_ns: int) -> None:
+        for row in ring.rows:
+            begin, end = row.time * NS, (row.time + ring.period) * NS
+            gone = row.flags & (GAP | (PARTIAL if begin >= start_ns else 0))
+            touched = begin < end_ns and start_ns < end
+            other = any(
+                not record.repaired
+                and record.start_ns != start_ns
+                and record.cause != "feed down"
+                and record.start_ns < end
+                and begin < record.end_ns
+                for record in ring.records
+            )
+            if touched and not other and (gone or row.flags & REVISED):
+                row.flags = row.flags & ~gone | REPAIRED
+
+    def prepend(self, period: int, history: NDArray[np.void]) -> int:
+        ring = next(ring for ring in self.rings if ring.period == period)
+        count = min(len(history), ring.capacity - len(ring.rows))
+        rows = []
+        for row in history[len(history) - count :]:
+            begun = Values(
+                float(row["open"]),
+                float(row["high"]),
+                float(row["low"]),
+                float(row["close"]),
+                Fraction(float(row["volume"])),
+                int(row["count"]),
+                float(row["bar_wap"]),
+            )
+            empty = not begun.count and not begun.volume
+            flags = BACKFILLED | (FLAT if empty else 0)
+            rows.append(Row(int(row["time"]), flags, begun))
+        if rows and not ring.rows:
+            rows[-1].closes = True
+            told = self.live_from_ns != FOREVER
+            if self.loss == "none" and self.rings[0].fresh and told:
+                self.loss = "lost"
+        ring.rows[:0] = rows
+        ring.first -= count
+        return count
+
+    def reopen(self) -> None:
+        """Another writer goes on; all ticks are still in the tick ring."""
+        self.status, self.loss, self.live_from_ns = "starting", "lost", FOREVER
+        self.clock_ns = 0
+        rows = [ring.rows[-1].time * NS for ring in self.rings if ring.rows]
+        self.newest_ns = max([self.newest_trade_ns, *rows])
+        for ring in self.rings:
+            ring.fresh = True
+        unrepaired = [r for r in self.rings[0].records if not r.repaired]
+        self.open_gaps = {r.start_ns: r.end_ns for r in unrepaired[-OPEN_GAPS:]}
