@@ -30,6 +30,9 @@ from piker_core.core.engine import DEFAULT_ROWS
 FQME = "xbtusd.kraken"
 CALLS = 10_000
 OPENS = 20
+READING = "from piker_core import attach_bars, attach_ticks"
+NUMPY = "import numpy"
+NOTHING = "import sys"
 
 
 def rows(options: Options) -> Iterator[Row]:
@@ -151,19 +154,21 @@ def committed_row(engine: pk.FeedEngine, space: str) -> Row:
 
 def import_row(options: Options) -> Row:
     """A new interpreter that imports the reading side, less one that does not."""
-    samples: dict[str, list[float]] = {"piker_core": [], "numpy": [], "sys": []}
+    samples: dict[str, list[float]] = {name: [] for name in (READING, NUMPY, NOTHING)}
     with TemporaryDirectory() as folder:
         environ = _plain_copy(Path(folder))
         for turn in range(4 if options.quick else 30):
-            for name, values in samples.items():
-                command = [sys.executable, "-c", f"import {name}"]
+            for statement, values in samples.items():
                 began = time.perf_counter_ns()
+                command = [sys.executable, "-c", statement]
                 subprocess.run(command, check=True, env=environ)
                 if turn:
                     values.append(time.perf_counter_ns() - began)
-    bare = figure("", samples["sys"]).median
-    names = (("piker-core", "piker_core"), ("import numpy", "numpy"))
-    figures = [figure(as_, [each - bare for each in samples[of]]) for as_, of in names]
+    bare = figure("", samples[NOTHING]).median
+    names = (("piker-core, attach_bars and attach_ticks", READING), (NUMPY, NUMPY))
+    figures = [
+        figure(name, [each - bare for each in samples[of]]) for name, of in names
+    ]
     return Row("import of the reading side", figures, "<= 1.2x")
 
 

@@ -16,47 +16,63 @@ of the compiled modules. The reading side imports numpy and msgspec only.
 
 from typing import TYPE_CHECKING, Any
 
-from piker_core.core.rings import BarReader, attach_bars
-from piker_core.core.ticks import TickCursor, TickReader, attach_ticks
-from piker_core.dtypes import GAP_DTYPE, OHLCV_DTYPE, TICK_DTYPE, TICK_TYPES, BarFlag
-from piker_core.errors import (
-    BadTick,
-    ConfigError,
-    DataThrottle,
-    DataUnavailable,
-    FeedError,
-    NoData,
-    NotFound,
-    PikerError,
-    ProviderError,
-    SegmentError,
-    WriterBusy,
-)
-from piker_core.messages import FeedInit, Quote, Tick
-
 if TYPE_CHECKING:
     from piker_core.core.engine import BarWriter, FeedEngine, Market, open_engine
     from piker_core.core.fold import fold_ticks
+    from piker_core.core.rings import BarReader, attach_bars
+    from piker_core.core.ticks import TickCursor, TickReader, attach_ticks
+    from piker_core.dtypes import (
+        GAP_DTYPE,
+        OHLCV_DTYPE,
+        TICK_DTYPE,
+        TICK_TYPES,
+        BarFlag,
+    )
+    from piker_core.errors import (
+        BadTick,
+        ConfigError,
+        DataThrottle,
+        DataUnavailable,
+        FeedError,
+        NoData,
+        NotFound,
+        PikerError,
+        ProviderError,
+        SegmentError,
+        WriterBusy,
+    )
     from piker_core.feed import Feed, Flume, open_feed
+    from piker_core.messages import FeedInit, Quote, Tick
     from piker_core.segments import list_segments, remove_segments
     from piker_core.symbols import Asset, MktPair
 
 __version__ = "0.1.0"
 
-_LATER = {
-    "BarWriter": "core.engine",
-    "FeedEngine": "core.engine",
-    "Market": "core.engine",
-    "open_engine": "core.engine",
-    "Feed": "feed",
-    "Flume": "feed",
-    "fold_ticks": "core.fold",
-    "open_feed": "feed",
-    "list_segments": "segments",
-    "remove_segments": "segments",
-    "Asset": "symbols",
-    "MktPair": "symbols",
+_ROOMS = {
+    "core.engine": ("BarWriter", "FeedEngine", "Market", "open_engine"),
+    "core.fold": ("fold_ticks",),
+    "core.rings": ("BarReader", "attach_bars"),
+    "core.ticks": ("TickCursor", "TickReader", "attach_ticks"),
+    "dtypes": ("GAP_DTYPE", "OHLCV_DTYPE", "TICK_DTYPE", "TICK_TYPES", "BarFlag"),
+    "errors": (
+        "BadTick",
+        "ConfigError",
+        "DataThrottle",
+        "DataUnavailable",
+        "FeedError",
+        "NoData",
+        "NotFound",
+        "PikerError",
+        "ProviderError",
+        "SegmentError",
+        "WriterBusy",
+    ),
+    "feed": ("Feed", "Flume", "open_feed"),
+    "messages": ("FeedInit", "Quote", "Tick"),
+    "segments": ("list_segments", "remove_segments"),
+    "symbols": ("Asset", "MktPair"),
 }
+_LATER = {name: room for room, names in _ROOMS.items() for name in names}
 
 __all__ = [
     "GAP_DTYPE",
@@ -99,7 +115,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """What needs more than numpy and msgspec is imported when it is first asked for."""
+    """Every name is imported when it is first asked for: the command line needs few."""
     if name not in _LATER:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module

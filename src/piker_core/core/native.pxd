@@ -137,6 +137,7 @@ cdef extern from "recover.h" nogil:
     void pk_prepend(pk_bars *b, pk_row *rows, const pk_side *sides, uint64_t count) noexcept
     void pk_prepare_side(pk_side *side, const pk_row *row, int newest) noexcept
     int pk_resume_bars(pk_bars *b) noexcept
+    uint64_t pk_read_status(const pk_segment *s) noexcept
     int pk_extent(const pk_segment *s, uint64_t *first, uint64_t *head) noexcept
     int pk_read_row(const pk_segment *s, uint64_t sequence, pk_row *row) noexcept
     int pk_read_rows(const pk_segment *s, uint64_t *start, uint64_t end, pk_row *rows) noexcept

@@ -284,6 +284,11 @@ static inline int pk_resume_bars(pk_bars *b) {
 
 /* ---- reading ---------------------------------------------------------------------------------- */
 
+/* What the feed is doing, no older than the rows that were written in that state. */
+static inline uint64_t pk_read_status(const pk_segment *s) {
+    return pk_load_acquire(&s->header->status); /* SYNC status-read: pairs with status */
+}
+
 /* Where the rows are: 0, or PK_REFUSED for a header that cannot be. */
 static inline int pk_extent(const pk_segment *s, uint64_t *first, uint64_t *head) {
     for (int tries = 0; tries < 1000; tries++) {

@@ -196,7 +196,7 @@ cdef class BarReader:
     @property
     def status(self) -> str:
         """`starting live stale reconnecting backfilling closed` or `stopped`."""
-        cdef uint64_t code = pk_load(&self._mapped().native.header.status)
+        cdef uint64_t code = pk_read_status(&self._mapped().native)
         if code >= <uint64_t>len(STATUSES):
             raise SegmentError(f"the header of {self.segment.fqme} is damaged: status {code}")
         return STATUSES[code]
