@@ -1,10 +1,10 @@
 """The rules of docs/bars.md in plain Python, exact and slow: what the engine must do.
 
-Prices are floats, which are never computed with; sums are fractions. A market's rows are
-lists of trades, and what a row says of them is worked out when it is asked for.
+Prices are floats, which are never computed with; sums are fractions. A market's rows
+are lists of trades, and what a row says of them is worked out when it is asked for.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 
@@ -35,6 +35,15 @@ class Trade:
     @property
     def key(self) -> tuple[int, int, int]:
         return self.time_ns, self.id, self.arrival
+
+
+def tick_array(trades: Sequence[Trade], kind: str = "trade") -> NDArray[np.void]:
+    """Trades for `push_ticks`."""
+    ticks = np.zeros(len(trades), pk.TICK_DTYPE)
+    ticks["type"] = pk.TICK_TYPES[kind]
+    for name in ("time_ns", "price", "size", "id", "count"):
+        ticks[name] = [getattr(trade, name) for trade in trades]
+    return ticks
 
 
 @dataclass(frozen=True)
@@ -150,8 +159,7 @@ class Ring:
         """The first bar from `start` on that no record touches, at most `end`."""
         for bar in range(start, end, self.period):
             if not any(
-                record.start_ns < (bar + self.period) * NS
-                and bar * NS < record.end_ns
+                record.start_ns < (bar + self.period) * NS and bar * NS < record.end_ns
                 for record in self.records
             ):
                 return bar
@@ -218,8 +226,9 @@ class MarketModel:
 
     def note(self, place: int, start: int, end: int, cause: str) -> None:
         start = self.rings[place].off_record(start, end)
+        everywhere = place == 0 and cause == "feed down"
         if start < end:
-            for ring in self.rings[place : None if place == 0 else place + 1]:
+            for ring in self.rings if everywhere else [self.rings[place]]:
                 ring.put(Record(start * NS, end * NS, cause))
             self.counters["gaps"] += 1
 
@@ -236,8 +245,9 @@ class MarketModel:
             self.note(place, following, begin, "clock jump")
         price = ring.rows[-1].values.close
         for time in range(begin, bar, ring.period):
-            gone = time < lost
-            if filled or (gone and self.in_open_gap(time, time + ring.period)):
+            open_gap = self.in_open_gap(time, time + ring.period)
+            gone = open_gap or time < lost
+            if filled or open_gap:
                 ring.append(Row(time, FLAT | (GAP if gone else 0), flat(price)))
                 self.counters["gap_rows" if gone else "flat_rows"] += 1
 

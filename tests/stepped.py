@@ -1,8 +1,8 @@
 """What a writer leaves when it is killed, for every instruction at which it can be.
 
-A child process makes one call while its parent steps it, one machine instruction at a
-time, and keeps what shared memory holds whenever that has changed: exactly what would be
-there after a kill at that point. As a program, this file is the child:
+A child process makes one call while its parent steps it, one machine instruction at
+a time, and keeps what shared memory holds whenever that has changed: exactly what would
+be there after a kill at that point. As a program, this file is the child:
     python stepped.py NAMESPACE [SCENE]
 Without a scene, the call is the one that opens rings which another writer left.
 """
@@ -19,8 +19,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from bar_model import NS, MarketModel, Trade
+from bar_model import NS, MarketModel, Trade, tick_array
 
 import piker_core as pk
 
@@ -93,14 +92,6 @@ SCENES: dict[str, tuple[list[Call], Call]] = {
     "the clock": (QUIET, ("step", (T0 + 123) * NS)),
     "a gap's end": (REPAIR, ("gap", *GAP, True)),
 }
-
-
-def tick_array(trades: list[Trade]) -> Any:
-    ticks = np.zeros(len(trades), pk.TICK_DTYPE)
-    ticks["type"] = pk.TICK_TYPES["trade"]
-    for field in ("time_ns", "price", "size", "id"):
-        ticks[field] = [getattr(trade, field) for trade in trades]
-    return ticks
 
 
 def in_engine(

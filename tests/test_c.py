@@ -31,6 +31,12 @@ ROWS = "1024"
 compilers = pytest.mark.parametrize("compiler", ["gcc", "clang"])
 
 
+def remove(name: str) -> None:
+    """Take away what a program that was aborted has left."""
+    for path in Path("/dev/shm").glob(f"{name}*"):
+        path.unlink()
+
+
 @pytest.fixture(scope="module")
 def crash(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("crash")
@@ -46,17 +52,20 @@ def test_a_writer_killed_at_any_store_tears_and_loses_nothing(
     try:
         said = run_c(crash, name, write)
     finally:
-        for path in Path("/dev/shm").glob(f"{name}.*"):
-            path.unlink()
+        remove(name)
     assert said.count(f"{write}: killed") == 3
 
 
 def run_stress(program: Path, writes: int) -> None:
     """Let readers check every copy they make while one thread writes `writes` times."""
     name = f"pktest.{os.getpid()}"
-    said = run_c(program, name, ROWS, str(writes), READERS)
+    try:
+        said = run_c(program, name, ROWS, str(writes), READERS)
+        left = list(Path("/dev/shm").glob(f"{name}*"))
+    finally:
+        remove(name)
     assert said.count("rows") == int(READERS)
-    assert not list(Path("/dev/shm").glob(f"{name}*"))
+    assert left == []
 
 
 @compilers

@@ -1,14 +1,12 @@
-"""A market against the plain rules: any order of trades, clock, status, gaps, history."""
+"""A market against the plain rules: trades in any order, clock, status, gaps."""
 
 import gc
 import os
-from collections.abc import Iterator
 from itertools import count
 from typing import Any
 
 import numpy as np
-import pytest
-from bar_model import NS, MarketModel, Trade
+from bar_model import NS, MarketModel, Trade, tick_array
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -18,10 +16,8 @@ from hypothesis.stateful import (
     precondition,
     rule,
 )
-from numpy.typing import NDArray
 
 import piker_core as pk
-from piker_core.core.rings import COUNTERS
 from piker_core.dtypes import STATUSES
 
 T0 = 1_732_320_000
@@ -60,14 +56,6 @@ def trades(draw: st.DrawFn) -> list[tuple[int, int, float, float, int, int]]:
     return draw(st.lists(some, min_size=1, max_size=6))
 
 
-def tick_array(trades: list[Trade]) -> NDArray[np.void]:
-    array = np.zeros(len(trades), pk.TICK_DTYPE)
-    array["type"] = pk.TICK_TYPES["trade"]
-    for name in ("time_ns", "price", "size", "id", "count"):
-        array[name] = [getattr(trade, name) for trade in trades]
-    return array
-
-
 def tick_dict(trade: Trade) -> dict[str, Any]:
     return {
         "type": "trade",
@@ -96,7 +84,9 @@ class MarketMachine(RuleBasedStateMachine):
         self.now = T0
         self.opened = 0
         self.open_engine()
-        capacities = {period: ring.capacity for period, ring in self.market.bars.items()}
+        capacities = {
+            period: ring.capacity for period, ring in self.market.bars.items()
+        }
         self.model = MarketModel(capacities, fill=fill, late_window_s=window)
         self.readers = {
             period: pk.attach_bars(FQME, period=period, namespace=self.namespace)
@@ -131,8 +121,8 @@ class MarketMachine(RuleBasedStateMachine):
         self, some: list[tuple[int, int, float, float, int, int]], way: str
     ) -> None:
         pushed = [
-            Trade((self.now + second) * NS + ns, price, size, id, number)
-            for second, ns, price, size, id, number in some
+            Trade((self.now + second) * NS + ns, price, size, trade_id, number)
+            for second, ns, price, size, trade_id, number in some
         ]
         taken = self.model.trades(pushed)
         if way == "quote":
@@ -156,7 +146,9 @@ class MarketMachine(RuleBasedStateMachine):
         self.engine.step(now_ns)
         self.model.step(now_ns)
 
-    @rule(status=st.sampled_from([*STATUSES, "live", "live"]), since=st.none() | seconds)
+    @rule(
+        status=st.sampled_from([*STATUSES, "live", "live"]), since=st.none() | seconds
+    )
     def set_status(self, status: str, since: int | None) -> None:
         since_ns = None
         if since is not None and status == "live":

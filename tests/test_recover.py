@@ -1,21 +1,15 @@
 """A writer that goes on where another was killed, wherever that was."""
 
-import gc
 from pathlib import Path
 from random import Random
 
 import numpy as np
 import pytest
-from bar_model import FLAT, NS, PARTIAL, REVISED, MarketModel
+from bar_model import FLAT, PARTIAL, REVISED
 from numpy.typing import NDArray
 from stepped import (
     FQME,
-    OTHER,
-    PERIODS,
-    QUIET,
-    ROWS,
     SCENES,
-    T0,
     Call,
     NoTracing,
     State,
@@ -24,7 +18,6 @@ from stepped import (
     open_markets,
     restore,
     states_of_kill,
-    trades,
 )
 
 import piker_core as pk
@@ -45,8 +38,8 @@ def published(namespace: str) -> int:
 
 
 def plain_flags(rows: NDArray[np.void]) -> NDArray[np.int64]:
-    """Flags that a recovery keeps: not REVISED in a flat row, which says that somebody
-    changed it, nor PARTIAL, as the next writer does not know when the dead one began."""
+    """Flags that a recovery keeps: not REVISED in a flat row, which says little, nor
+    PARTIAL, as the next writer does not know when the dead one began."""
     flags = rows["flags"].copy()
     flags[flags & FLAT != 0] &= ~REVISED
     return flags & ~PARTIAL
@@ -59,7 +52,9 @@ def check_rows(rows: NDArray[np.void], wanted: NDArray[np.void], where: str) -> 
         assert not len(differ), (where, name, rows[differ[:2]], wanted[differ[:2]])
 
 
-def states_or_skip(namespace: str, scene: str = "", rings: list[Path] | None = None) -> list[State]:
+def states_or_skip(
+    namespace: str, scene: str = "", rings: list[Path] | None = None
+) -> list[State]:
     try:
         return states_of_kill(namespace, scene, rings or ())
     except NoTracing as error:
@@ -80,8 +75,12 @@ def check_recovered(namespace: str, call: Call, before: list[Call], where: str) 
     for place, ring in enumerate(wanted.rings):
         rows, rows_wanted = all_rows(namespace, ring.period), ring.array()
         if len(rows) != len(rows_wanted) and not fresh:
-            assert len(rows) > len(rows_wanted), where  # placeholders of a loss come first
-            assert (rows["time"] == done.rings[place].array()["time"][: len(rows)]).all()
+            assert len(rows) > len(rows_wanted), (
+                where
+            )  # placeholders of a loss come first
+            assert (
+                rows["time"] == done.rings[place].array()["time"][: len(rows)]
+            ).all()
             rows = rows[: len(rows_wanted)]
         check_rows(rows, rows_wanted, where)
         assert (plain_flags(rows) == plain_flags(rows_wanted)).all(), where

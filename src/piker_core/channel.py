@@ -19,10 +19,10 @@ class EngineChannel(trio.abc.SendChannel[Any]):
 
     `send` publishes before it returns. It lets other tasks run after every 64 quotes or
     every millisecond, refused ones included, so a checkpoint is not paid for each tick.
-    Raises BadTick or PikerError for what the engine refuses, OSError when shared memory is
-    full, trio.ClosedResourceError when this end is closed, trio.BrokenResourceError when
-    the engine is. Cancelled, it has pushed nothing. Any number of tasks may send, each on
-    an end of its own or all on one.
+    Raises BadTick or PikerError for what the engine refuses, OSError when shared memory
+    is full, trio.ClosedResourceError when this end is closed, trio.BrokenResourceError
+    when the engine is. Cancelled, it has pushed nothing. Any number of tasks may send,
+    each on an end of its own or all on one.
     """
 
     def __init__(self, engine: "FeedEngine") -> None:

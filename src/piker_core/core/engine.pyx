@@ -11,10 +11,10 @@ from cpython.number cimport PyNumber_Index
 from cpython.object cimport PyObject
 from libc.errno cimport EAGAIN, EEXIST, ENOENT, ENOSPC, errno
 from libc.math cimport isfinite
-from libc.stdint cimport INT64_MAX, int8_t, int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport INT64_MAX, int8_t, int64_t, uint32_t, uint64_t
 from libc.stdlib cimport free, realloc
 from libc.string cimport memcpy, memset, strncmp
-from posix.fcntl cimport O_CREAT, O_EXCL, O_RDWR
+from posix.fcntl cimport O_RDWR
 from posix.unistd cimport close, getpid, getuid
 
 cimport numpy as cnp
@@ -36,13 +36,14 @@ cnp.import_array()
 
 cdef extern from "recover.h" nogil:
     int pk_take_ticks(pk_market *m, pk_tick *ticks, uint64_t count, uint64_t *taken) noexcept
+    void pk_begin_with_history(pk_market *m) noexcept
 
 include "segments.pxi"
 include "parse.pxi"
 
 cdef tuple _REQUIRED = OHLCV_DTYPE.names[:9]
 cdef dict _BARS_FROM = {"trade": 0, "bid": 1, "ask": 2, "mid": 3}
-cdef int64_t MOST_NS = 1 << 62 # the year 2116; sums of times and periods stay below 2**63
+cdef int64_t MOST_NS = 1 << 62  # the year 2116; sums of times and periods stay below 2**63
 DEFAULT_ROWS = {1: 3 * 86400, 60: 6 * 525600}
 
 if pk_watch_forks():
@@ -115,42 +116,10 @@ cdef class BarWriter:
             side[i].folded = self.market.engine.ticks.head
         _check_errno(pk_reserve(&self.native.segment, self.native.first - count, self.native.head), self.fqme)
         pk_prepend(&self.native, native, side, count)
-        _lose_since_history(&self.market.native, not times)
+        if not times:
+            pk_begin_with_history(&self.market.native)
         pk_wake(&self.native.segment)
         return count
-
-
-cdef void _lose_since_history(pk_market *market, bint first) noexcept:
-    """History in empty rings may end before the feed began: what lies between is lost."""
-    if first and market.resume == PK_RESUME_NOT and market.fresh[0] and market.live_from_ns < INT64_MAX:
-        market.resume = PK_RESUME_LOST
-
-
-cdef cnp.ndarray _history(rows, int64_t period):
-    """A copy as `OHLCV_DTYPE`, checked and flagged."""
-    if not isinstance(rows, np.ndarray) or rows.dtype.names is None or rows.ndim != 1:
-        raise ValueError("history must be a one-dimensional structured array of OHLCV_DTYPE")
-    if not set(_REQUIRED) <= set(rows.dtype.names):
-        raise ValueError(f"history must have the fields {', '.join(_REQUIRED)}")
-    own = np.zeros(len(rows), OHLCV_DTYPE)
-    for name in _REQUIRED[1:] + (("flags",) if "flags" in rows.dtype.names else ()):
-        own[name] = rows[name]
-        if own[name].dtype.kind == "i" and not (own[name] == rows[name]).all():
-            raise ValueError(f"{name} of history must be whole numbers of 64 bits")
-    for name in ("open", "high", "low", "close", "volume", "bar_wap"):
-        if not np.isfinite(own[name]).all():
-            raise ValueError(f"{name} of history must be finite")
-    times = own["time"]
-    if len(own):
-        if (np.diff(times) <= 0).any() or (times % period).any() or times.min() < 0:
-            raise ValueError(f"times of history must ascend in multiples of {period} s")
-        if times.max() > MOST_NS // PK_NS:
-            raise ValueError(f"history ends at {times.max()} s, which no clock shows")
-        if own["count"].min() < 0 or own["volume"].min() < 0:
-            raise ValueError("count and volume of history must not be negative")
-    flat = (own["count"] == 0) & (own["volume"] == 0)
-    own["flags"] = (own["flags"] & ~PK_FLAT) | np.where(flat, PK_FLAT, 0) | PK_BACKFILLED
-    return own
 
 
 @cython.final
@@ -301,7 +270,9 @@ cdef class FeedEngine:
         cdef int place, error
         ordered = _checked_periods(periods)
         for place, period in enumerate(ordered):
-            market.rings.append(_open_bars(market, period, rows.get(period, 86400), price_tick, size_tick, about, &old[place]))
+            market.rings.append(_open_bars(
+                market, period, rows.get(period, 86400), price_tick, size_tick, about, &old[place]
+            ))
             market.native.bars[place] = &(<BarWriter>market.rings[place]).native
             market.native.periods = place + 1
             market.bars[period] = market.rings[place]
@@ -400,15 +371,14 @@ cdef class FeedEngine:
         """Publish and fold records of `TICK_DTYPE`, in order; how many were taken.
 
         Taken whole or not at all. `seq` and `market` are filled in, `recv_ns` where it is
-        0; a `count` of 0 is 1. Raises BadTick (naming the row), TypeError for other arrays.
+        0; a `count` of 0 is 1. Packed records will do (np.concatenate makes them). Raises
+        BadTick (naming the row), TypeError for other arrays.
         """
         cdef Py_ssize_t count = 0, row, rows
         cdef int64_t now = pk_wall_ns()
         cdef pk_tick *source
         cdef pk_tick *scratch
-        if not isinstance(array, np.ndarray) or array.dtype != TICK_DTYPE or array.ndim != 1:
-            raise TypeError("push_ticks() takes a one-dimensional array of TICK_DTYPE")
-        own = np.ascontiguousarray(array)
+        own = tick_records(array, "push_ticks()")
         self.check_own(market)
         if self.parsing:
             raise PikerError("a value in a quote cannot push another quote")

@@ -95,10 +95,9 @@ static inline int64_t pk_off_record(const pk_segment *s, int64_t start, int64_t 
     return start < end ? start : end;
 }
 
-/* Bars [start, end) are lost: a record of what of them no record touches. A loss that shows
- * in the shortest period is put on record in all of them. */
-static inline void pk_note_gap(pk_market *m, int place, int64_t start, int64_t end, const char *cause) {
-    int most = place ? place + 1 : m->periods;
+/* Bars [start, end) are missing: a record of what of them no record touches, in this ring or
+ * in all rings from this one on. */
+static inline void pk_note_gap(pk_market *m, int place, int most, int64_t start, int64_t end, const char *cause) {
     start = pk_off_record(&m->bars[place]->segment, start, end, m->bars[place]->period);
     if (start == end) {
         return;
@@ -200,25 +199,27 @@ static inline void pk_fill(pk_market *m, int place, int64_t bar) {
     }
     int64_t lost = pk_lost_until(m, next, bar, b->period);
     int filled = pk_is_filled(m);
-    if (lost > next && m->resume != PK_RESUME_CLOSED) {
-        pk_note_gap(m, place, next, lost, PK_FEED_DOWN);
+    if (lost > next && m->resume != PK_RESUME_CLOSED) { /* what the shortest ring misses is for all */
+        pk_note_gap(m, place, place ? place + 1 : m->periods, next, lost, PK_FEED_DOWN);
     }
-    if (!filled && !(m->gaps && lost > next)) {
+    if (!filled && !m->gaps) {
         return;
     }
     if ((bar - next) / b->period > most) {
         if (filled) {
-            pk_note_gap(m, place, next, bar - most * b->period, "clock jump");
+            pk_note_gap(m, place, place + 1, next, bar - most * b->period, "clock jump");
         }
         next = bar - most * b->period;
     }
     double close = b->row.close;
     for (int64_t time = next; time < bar; time += b->period) {
-        if (filled || (time < lost && pk_in_open_gap(m, time * PK_NS, (time + b->period) * PK_NS))) {
-            pk_row row = pk_flat_row(time, close, PK_FLAT | (time < lost ? PK_GAP : 0));
+        int open = pk_in_open_gap(m, time * PK_NS, (time + b->period) * PK_NS);
+        int gone = open || time < lost;
+        if (filled || open) {
+            pk_row row = pk_flat_row(time, close, PK_FLAT | (gone ? PK_GAP : 0));
             pk_side side = {0};
             pk_append_row(b, &row, &side, m->folded);
-            pk_count(m, time < lost ? PK_N_GAP : PK_N_FLAT);
+            pk_count(m, gone ? PK_N_GAP : PK_N_FLAT);
         }
     }
 }

@@ -68,7 +68,7 @@ def fold_ticks(ticks, period, *, start_s=None, end_s=None, close=None):
     cdef Py_ssize_t count
     cdef pk_tick *tick
     cdef double price = 0.0
-    if not isinstance(ticks, np.ndarray) or ticks.dtype != TICK_DTYPE or ticks.ndim != 1:
+    if not isinstance(ticks, np.ndarray) or ticks.ndim != 1 or not np.can_cast(ticks.dtype, TICK_DTYPE, "equiv"):
         raise TypeError("fold_ticks() takes a one-dimensional array of TICK_DTYPE")
     if not 0 < step < 1 << 31:
         raise ValueError(f"period {period} must be a positive number of seconds")
@@ -76,7 +76,7 @@ def fold_ticks(ticks, period, *, start_s=None, end_s=None, close=None):
         price = close
         if not (isfinite(price) and price > 0):
             raise ValueError(f"close {price} must be finite and positive")
-    own = _in_venue_order(ticks)
+    own = _in_venue_order(ticks.astype(TICK_DTYPE, copy=False))
     tick = <pk_tick *>cnp.PyArray_DATA(own)
     count = len(own)
     _check(tick, count)

@@ -206,6 +206,13 @@ static inline void pk_set_status(pk_market *m, int status) {
     }
 }
 
+/* History in empty rings may end before the feed began: what lies between is lost. */
+static inline void pk_begin_with_history(pk_market *m) {
+    if (m->resume == PK_RESUME_NOT && m->fresh[0] && m->live_from_ns < INT64_MAX) {
+        m->resume = PK_RESUME_LOST;
+    }
+}
+
 /* ---- gaps ------------------------------------------------------------------------------------- */
 
 /* Does a record of another loss, not made good, touch the row? What the engine noted by
@@ -233,7 +240,7 @@ static inline void pk_mark_repaired(pk_market *m, pk_bars *b, int64_t start_ns, 
     for (uint64_t i = b->head; i-- > b->first;) {
         pk_own_row(b, i, &row, &side);
         int64_t row_ns = row.time * PK_NS, row_end_ns = (row.time + b->period) * PK_NS;
-        int64_t marks = row.flags & (PK_GAP | PK_REVISED | (row_ns >= start_ns ? PK_PARTIAL : 0));
+        int64_t marks = row.flags & (PK_GAP | PK_REVISED | (PK_PARTIAL));
         if (row_end_ns <= start_ns) {
             break;
         }

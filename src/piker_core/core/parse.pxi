@@ -1,4 +1,4 @@
-# From Python objects to tick records; BadTick names the row, the field and the value.
+# From Python objects to tick records and rows; BadTick names the row, the field and the value.
 
 cdef str shown(value):
     """The beginning of its repr; its type where that fails, as for an int of 10,000 digits."""
@@ -132,12 +132,12 @@ cdef int parse_tick(tick, pk_tick *out, Py_ssize_t row, int64_t latest_ns) excep
     return 1
 
 
-cdef double seed_price(last) noexcept:
+cdef double seed_price(last) except? -1.0:
     """A quote's `last` as a price; 0 if it is none."""
     cdef double price
     try:
         price = number(last, 0, "last")
-    except Exception:
+    except BadTick:
         return 0.0
     return price if isfinite(price) and price > 0 else 0.0
 
@@ -157,6 +157,41 @@ cdef int64_t seconds_to_ns(value, str what, double most_s) except -1:
     if not seconds >= 0:
         raise ValueError(f"{what} {shown(value)} must be seconds, not negative")
     return <int64_t>(min(seconds, most_s) * 1e9)
+
+
+cdef cnp.ndarray tick_records(array, str what):
+    """An array of TICK_DTYPE, in one piece."""
+    if isinstance(array, np.ndarray) and array.ndim == 1:
+        if array.dtype == TICK_DTYPE or np.can_cast(array.dtype, TICK_DTYPE, "equiv"):
+            return np.ascontiguousarray(array, TICK_DTYPE)
+    raise TypeError(f"{what} takes a one-dimensional array of TICK_DTYPE, not {type(array).__name__}")
+
+
+cdef cnp.ndarray _history(rows, int64_t period):
+    """A copy as `OHLCV_DTYPE`, checked and flagged."""
+    if not isinstance(rows, np.ndarray) or rows.dtype.names is None or rows.ndim != 1:
+        raise ValueError("history must be a one-dimensional structured array of OHLCV_DTYPE")
+    if not set(_REQUIRED) <= set(rows.dtype.names):
+        raise ValueError(f"history must have the fields {', '.join(_REQUIRED)}")
+    own = np.zeros(len(rows), OHLCV_DTYPE)
+    for name in _REQUIRED[1:] + (("flags",) if "flags" in rows.dtype.names else ()):
+        own[name] = rows[name]
+        if own[name].dtype.kind == "i" and not (own[name] == rows[name]).all():
+            raise ValueError(f"{name} of history must be whole numbers of 64 bits")
+    for name in ("open", "high", "low", "close", "volume", "bar_wap"):
+        if not np.isfinite(own[name]).all():
+            raise ValueError(f"{name} of history must be finite")
+    times = own["time"]
+    if len(own):
+        if (np.diff(times) <= 0).any() or (times % period).any() or times.min() < 0:
+            raise ValueError(f"times of history must ascend in multiples of {period} s")
+        if times.max() > MOST_NS // PK_NS:
+            raise ValueError(f"history ends at {times.max()} s, which no clock shows")
+        if own["count"].min() < 0 or own["volume"].min() < 0:
+            raise ValueError("count and volume of history must not be negative")
+    flat = (own["count"] == 0) & (own["volume"] == 0)
+    own["flags"] = (own["flags"] & ~PK_FLAT) | np.where(flat, PK_FLAT, 0) | PK_BACKFILLED
+    return own
 
 
 cdef void _stamp(pk_tick *ticks, Py_ssize_t count, int64_t now) noexcept:

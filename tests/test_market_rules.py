@@ -1,0 +1,345 @@
+"""Which rows a market has: losses, closed sessions, jumps, repairs, batches."""
+
+from collections.abc import Iterator
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from bar_model import NS, Trade, tick_array
+
+import piker_core as pk
+from piker_core.segments import ring_name
+
+T0 = 1_732_320_000
+
+
+@pytest.fixture
+def open_market(namespace: str) -> Iterator[Any]:
+    """A function that opens a market in one engine, with readers by period."""
+    with pk.open_engine("kraken", namespace=namespace, tick_capacity=1 << 14) as engine:
+
+        def open_one(
+            name: str = "xbtusd", status: str | None = "live", **more: Any
+        ) -> "Opened":
+            more = {"periods": (1, 60), "capacity": {1: 4096, 60: 256}} | more
+            market = engine.add_market(f"{name}.kraken", **more)
+            if status:
+                market.set_status(status)
+            return Opened(engine, market, namespace)
+
+        yield open_one
+
+
+class Opened:
+    """An engine's market, told of in seconds from T0."""
+
+    def __init__(self, engine: Any, market: Any, namespace: str) -> None:
+        self.engine, self.market = engine, market
+        self.bars = {
+            period: pk.attach_bars(market.fqme, period=period, namespace=namespace)
+            for period in market.bars
+        }
+        self._ids = count(1)
+
+    def trade(self, second: float, price: float = 100.0) -> int:
+        time_ns = round((T0 + second) * 1000) * 1_000_000
+        taken: int = self.engine.push_trade(
+            self.market, time_ns, price, 0.5, next(self._ids)
+        )
+        return taken
+
+    def step(self, second: int) -> None:
+        self.engine.step((T0 + second) * NS)
+
+    def gap(self, start: float, end: float, *, repaired: bool = False) -> None:
+        start_ns, end_ns = (int((T0 + second) * NS) for second in (start, end))
+        self.market.add_gap(
+            start_ns=start_ns, end_ns=end_ns, cause="lost", repaired=repaired
+        )
+
+    def rows(self, period: int = 1) -> Any:
+        return self.bars[period].snapshot(5000)
+
+    def seconds(self, period: int = 1) -> list[int]:
+        return (self.rows(period)["time"] - T0).tolist()
+
+    def having(self, flag: pk.BarFlag, period: int = 1) -> list[int]:
+        rows = self.rows(period)
+        return (rows["time"][rows["flags"] & int(flag) != 0] - T0).tolist()
+
+    def gaps(self, period: int = 1) -> list[tuple[float, float, str, int]]:
+        return [
+            (start / NS - T0, end / NS - T0, cause.decode(), repaired)
+            for start, end, cause, repaired in self.bars[period].gaps().tolist()
+        ]
+
+    @property
+    def counters(self) -> dict[str, int]:
+        return dict(self.market.statistics())
+
+
+def test_a_loss_that_nobody_recorded_is_one_record_in_every_period(
+    open_market: Any,
+) -> None:
+    m = open_market()
+    m.trade(5)
+    m.market.set_status("stale")
+    m.market.set_status("live")
+    m.trade(200)
+    for period in (1, 60):
+        assert m.gaps(period) == [(6, 200, "feed down", 0)]
+    assert m.counters["gaps"] == 1
+    assert m.having(pk.BarFlag.SYNTHETIC_GAP) == list(range(6, 200))
+    assert m.having(pk.BarFlag.SYNTHETIC_GAP, 60) == [60, 120]
+
+
+def test_what_a_providers_record_leaves_uncovered_is_put_on_record(
+    open_market: Any,
+) -> None:
+    m = open_market()
+    m.trade(5)
+    m.market.set_status("reconnecting")
+    m.gap(5.5, 10)
+    m.market.set_status("live")
+    m.trade(20)
+    assert m.gaps() == [(5.5, 10, "lost", 0), (10, 20, "feed down", 0)]
+
+
+def test_rows_since_the_feed_is_whole_again_are_no_placeholders(
+    open_market: Any,
+) -> None:
+    m = open_market()
+    m.trade(5)
+    m.market.set_status("reconnecting")
+    m.market.set_status("live", since_ns=(T0 + 9) * NS + 1)
+    m.step(130)
+    assert m.having(pk.BarFlag.SYNTHETIC_GAP) == [6, 7, 8, 9]
+    assert m.seconds() == list(range(5, 131))
+    assert m.gaps() == [(6, 10, "feed down", 0)]
+    assert m.having(pk.BarFlag.SYNTHETIC_GAP, 60) == []
+
+
+def test_a_bar_that_a_loss_reaches_into_is_partial_until_it_is_made_good(
+    open_market: Any,
+) -> None:
+    m = open_market(status=None)
+    m.market.set_status("live", since_ns=T0 * NS)
+    m.trade(50)
+    m.market.set_status("reconnecting")
+    m.gap(50.1, 130.5)
+    m.market.set_status("live", since_ns=int((T0 + 130.5) * NS))
+    m.step(131)
+    assert m.having(pk.BarFlag.PARTIAL, 60) == [120]
+    assert m.having(pk.BarFlag.SYNTHETIC_GAP, 60) == [60]
+    m.gap(50.1, 130.5, repaired=True)
+    assert m.having(pk.BarFlag.PARTIAL, 60) == []
+    assert m.having(pk.BarFlag.REPAIRED, 60) == [60, 120]
+    assert m.having(pk.BarFlag.REPAIRED) == list(range(51, 131))
+
+
+@pytest.mark.parametrize("by_clock", [True, False])
+def test_the_first_bar_is_partial_where_the_feed_begins_in_its_middle(
+    open_market: Any, by_clock: bool
+) -> None:
+    m = open_market(status=None)
+    for period, ring in m.market.bars.items():
+        history = np.zeros(1, pk.OHLCV_DTYPE)
+        history["time"] = T0 - period
+        for name in ("open", "high", "low", "close", "bar_wap"):
+            history[name] = 5.0
+        ring.prepend(history)
+    m.market.set_status("live", since_ns=None if by_clock else (T0 + 30) * NS)
+    if by_clock:
+        m.step(30)
+    m.trade(30.5)
+    assert m.having(pk.BarFlag.PARTIAL, 60) == [0]
+    assert m.having(pk.BarFlag.PARTIAL) == []
+    m.step(61)
+    assert m.having(pk.BarFlag.PARTIAL, 60) == [0]
+
+
+def test_a_placeholder_stays_one_until_its_record_is_closed(open_market: Any) -> None:
+    m = open_market()
+    m.trade(0)
+    m.market.set_status("reconnecting")
+    m.gap(1, 9)
+    m.market.set_status("live")
+    m.trade(9)
+    m.trade(4, 99.0)
+    assert 4 in m.having(pk.BarFlag.SYNTHETIC_GAP)
+    assert m.having(pk.BarFlag.REPAIRED) == []
+    m.gap(1, 9, repaired=True)
+    assert m.having(pk.BarFlag.SYNTHETIC_GAP) == []
+    assert m.having(pk.BarFlag.REPAIRED) == list(range(1, 9))
+    assert m.rows()["close"].tolist() == [100.0] * 4 + [99.0] * 5 + [100.0]
+
+
+def test_rows_of_another_loss_stay_placeholders(open_market: Any) -> None:
+    m = open_market()
+    m.trade(50)
+    m.market.set_status("reconnecting")
+    m.gap(50.5, 70)
+    m.gap(90, 130)
+    m.market.set_status("live", since_ns=(T0 + 130) * NS)
+    m.trade(130)
+    m.gap(50.5, 70, repaired=True)
+    assert m.having(pk.BarFlag.SYNTHETIC_GAP, 60) == [60]
+    assert m.having(pk.BarFlag.SYNTHETIC_GAP) == list(range(70, 130))
+    m.gap(90, 130, repaired=True)
+    assert m.having(pk.BarFlag.SYNTHETIC_GAP, 60) == []
+
+
+def test_a_loss_without_a_trade_repaired_before_the_next_row_gets_its_rows(
+    open_market: Any,
+) -> None:
+    m = open_market()
+    m.trade(0)
+    m.market.set_status("reconnecting")
+    m.gap(0.5, 5.5)
+    m.market.set_status("live")
+    m.gap(0.5, 5.5, repaired=True)
+    assert m.seconds() == [0, 1, 2, 3, 4]
+    assert m.having(pk.BarFlag.REPAIRED) == [1, 2, 3, 4]
+    m.step(8)
+    assert m.having(pk.BarFlag.SYNTHETIC_GAP) == []
+    assert m.gaps() == [(0.5, 5.5, "lost", 1)] and m.seconds() == list(range(9))
+
+
+def test_rows_of_an_open_gap_are_placeholders_also_after_its_first_trade(
+    open_market: Any,
+) -> None:
+    m = open_market()
+    m.trade(0)
+    m.market.set_status("reconnecting")
+    m.gap(0.5, 5.5)
+    m.market.set_status("live")
+    m.trade(2, 99.0)
+    m.trade(8, 98.0)
+    assert m.having(pk.BarFlag.SYNTHETIC_GAP) == [1, 3, 4, 5]
+    m.trade(4, 97.0)
+    m.gap(0.5, 5.5, repaired=True)
+    assert m.having(pk.BarFlag.SYNTHETIC_GAP) == []
+    closes = [100.0, 100.0, 99.0, 99.0, 97.0, 97.0, 97.0, 97.0, 98.0]
+    assert m.rows()["close"].tolist() == closes
+
+
+def test_a_loss_on_record_is_all_that_is_lost_before_a_closed_session(
+    open_market: Any,
+) -> None:
+    m = open_market()
+    m.trade(0)
+    m.market.set_status("reconnecting")
+    m.gap(0.5, 3)
+    m.market.set_status("closed")
+    m.market.set_status("live")
+    m.trade(90)
+    assert m.seconds() == [0, 1, 2, 90]
+    assert m.having(pk.BarFlag.SYNTHETIC_GAP) == [1, 2]
+    assert m.gaps() == [(0.5, 3, "lost", 0)]
+
+
+def test_a_loss_that_is_not_on_record_is_not_over_because_the_session_is(
+    open_market: Any,
+) -> None:
+    m = open_market()
+    m.trade(0)
+    m.market.set_status("stale")
+    m.market.set_status("closed")
+    m.market.set_status("live")
+    m.trade(9)
+    assert m.gaps() == [(1, 9, "feed down", 0)]
+
+
+def test_without_flat_rows_only_a_gap_under_repair_has_placeholders(
+    open_market: Any,
+) -> None:
+    m = open_market(fill="none")
+    m.trade(0)
+    m.market.set_status("reconnecting")
+    m.gap(500, 503)
+    m.market.set_status("live")
+    m.trade(600)
+    assert m.seconds() == [0, 500, 501, 502, 600]
+    m.trade(501.5)
+    m.trade(400)
+    assert m.counters["unplaced"] == 1 and m.rows()["count"].tolist() == [1, 0, 1, 0, 1]
+
+
+def test_of_more_open_gaps_than_fit_the_oldest_is_given_up(open_market: Any) -> None:
+    m = open_market(capacity={1: 4096, 60: 256})
+    m.trade(0)
+    for start in range(0, 330, 10):
+        m.gap(start + 1, start + 2)
+    m.step(3000)
+    m.trade(1.5, 1.0)
+    m.trade(11.5, 1.0)
+    assert m.counters["late_inexact"] == 1
+    assert len(m.gaps()) == 33 and m.counters["gaps"] == 33
+
+
+def test_one_jump_of_the_clock_makes_at_most_a_ring_of_rows_and_a_record(
+    open_market: Any,
+) -> None:
+    m = open_market(periods=(1, 60), capacity={1: 256, 60: 256})
+    m.trade(0)
+    m.step(7200)
+    rows = m.bars[1].capacity
+    assert m.seconds() == list(range(7201 - rows, 7201))
+    assert m.gaps() == [(1, 7201 - rows, "clock jump", 0)]
+    assert m.gaps(60) == [] and m.seconds(60) == list(range(0, 7201, 60))
+
+
+def test_flags_do_not_show_how_trades_were_batched(open_market: Any) -> None:
+    late = [(3, 99.0), (5, 100.0), (5.5, 98.0), (7, 97.0), (8, 98.0)]
+    images = []
+    for number, batched in enumerate((True, False)):
+        m = open_market(f"pair{number}")
+        m.trade(0)
+        m.step(20)
+        trades = [Trade(int((T0 + s) * NS), price, 1.0) for s, price in late]
+        for part in [trades] if batched else [[trade] for trade in trades]:
+            m.engine.push_ticks(m.market, tick_array(part))
+        images.append(m.rows().tobytes())
+    assert images[0] == images[1]
+
+
+def test_a_batch_into_a_long_quiet_stretch_rewrites_it_once(
+    open_market: Any, namespace: str
+) -> None:
+    m = open_market(periods=(1,))
+    m.trade(0)
+    m.step(3000)
+    path = Path("/dev/shm") / ring_name(namespace, "kraken", m.market.fqme, 1)
+
+    def row_writes() -> int:
+        return int.from_bytes(path.read_bytes()[1288:1296], "little")
+
+    before = row_writes()
+    trades = [Trade((T0 + s) * NS, 50.0 + s, 1.0) for s in range(2500, 3000, 2)]
+    assert m.engine.push_ticks(m.market, tick_array(trades)) == 250
+    assert row_writes() - before <= 500 + 1
+    assert m.rows()["close"][-3:].tolist() == [3048.0, 3048.0, 3048.0]
+
+
+def test_markets_of_one_engine_keep_to_themselves(open_market: Any) -> None:
+    a, b = open_market("xbtusd"), open_market("ethusd")
+    a.trade(0, 5.0)
+    b.trade(0, 7.0)
+    a.trade(1, 6.0)
+    b.market.set_status("stale")
+    a.step(3)
+    assert a.rows()["close"].tolist() == [5.0, 6.0, 6.0, 6.0]
+    assert b.rows()["close"].tolist() == [7.0]
+    assert a.counters["ticks"] == 2 and b.counters["ticks"] == 1
+    assert (a.market.last_id, b.market.last_id) == (2, 1)
+    assert (a.market.id, b.market.id) == (0, 1)
+
+
+def test_the_newest_trade_is_the_last_in_venue_order(open_market: Any) -> None:
+    m = open_market()
+    for second, price, trade_id in ((3, 1.0, 8), (3, 2.0, 7), (2, 3.0, 9)):
+        m.engine.push_trade(m.market, (T0 + second) * NS, price, 1.0, trade_id)
+    newest = m.market.last_time_ns, m.market.last_id, m.market.last_price
+    assert newest == ((T0 + 3) * NS, 8, 1.0)
