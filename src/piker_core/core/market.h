@@ -240,7 +240,7 @@ static inline void pk_mark_repaired(pk_market *m, pk_bars *b, int64_t start_ns, 
     for (uint64_t i = b->head; i-- > b->first;) {
         pk_own_row(b, i, &row, &side);
         int64_t row_ns = row.time * PK_NS, row_end_ns = (row.time + b->period) * PK_NS;
-        int64_t marks = row.flags & (PK_GAP | PK_REVISED | (PK_PARTIAL));
+        int64_t marks = row.flags & (PK_GAP | PK_REVISED | (row_ns >= start_ns ? PK_PARTIAL : 0));
         if (row_end_ns <= start_ns) {
             break;
         }
