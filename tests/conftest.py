@@ -10,7 +10,7 @@ import pytest
 
 import piker_core as pk
 
-WATCHDOG_S = 120
+WATCHDOG_S = float(os.environ.get("PIKER_WATCHDOG_S", "120"))
 _numbers = itertools.count()
 
 

@@ -343,3 +343,16 @@ def test_the_newest_trade_is_the_last_in_venue_order(open_market: Any) -> None:
         m.engine.push_trade(m.market, (T0 + second) * NS, price, 1.0, trade_id)
     newest = m.market.last_time_ns, m.market.last_id, m.market.last_price
     assert newest == ((T0 + 3) * NS, 8, 1.0)
+
+
+def test_the_clock_makes_placeholders_of_a_gap_on_record_without_flat_rows_too(
+    open_market: Any,
+) -> None:
+    m = open_market(fill="none")
+    m.trade(5)
+    m.gap(6, 9)
+    m.step(12)
+    assert m.seconds() == [5, 6, 7, 8]
+    assert m.having(pk.BarFlag.SYNTHETIC_GAP) == [6, 7, 8]
+    m.step(13)
+    assert m.seconds() == [5, 6, 7, 8]

@@ -167,7 +167,7 @@ static inline int pk_step(pk_market *m, int64_t now_ns) {
         m->live_from_ns = second * PK_NS;
     }
     m->newest_ns = now_ns > m->newest_ns ? now_ns : m->newest_ns;
-    if (!m->fill_flat && !m->resume) {
+    if (!m->fill_flat && !m->resume && !m->gaps) {
         return 0;
     }
     int error = pk_make_room(m, now_ns, 0);
