@@ -12,13 +12,24 @@ COMPILE_S = 60
 RUN_S = 60
 
 
-def compile_c(compiler: str, source: Path, program: Path, *options: str) -> Path:
+def compile_c(
+    compiler: str, source: Path, program: Path, *options: str, headers: Path = CORE
+) -> Path:
     """Build a program from one file and the core's headers; skips without compiler."""
     path = shutil.which(compiler)
     if path is None:
         pytest.skip(f"{compiler} is not installed")
     done = subprocess.run(
-        [path, *STRICT, *options, f"-I{CORE}", str(source), "-o", str(program), "-lm"],
+        [
+            path,
+            *STRICT,
+            *options,
+            f"-I{headers}",
+            str(source),
+            "-o",
+            str(program),
+            "-lm",
+        ],
         capture_output=True,
         text=True,
         timeout=COMPILE_S,

@@ -30,6 +30,8 @@ SETTINGS = {
     "PIKER_FEED__SECONDS_BACK": "600",
 }
 FIELDS = ("open", "high", "low", "close", "count")
+SETTLED_S = 1.0
+"""Trades of rows that ended less long ago may be on their way."""
 CALM_S = 60.0
 """Longest wait for everything to be repaired once the storm is over."""
 
@@ -83,7 +85,8 @@ async def strike(faults: Any, rng: random.Random) -> None:
 
 def differences(venue: Venue, bars: pk.BarReader) -> tuple[int, list[str]]:
     """How many rows were compared, and what of them is not as the venue has it."""
-    rows = bars.snapshot(bars.head - bars.first)[:-1]
+    rows = bars.snapshot(bars.head - bars.first)
+    rows = rows[rows["time"] + bars.period <= time.time() - SETTLED_S]
     start_s, end_s = int(rows["time"][0]), int(rows["time"][-1]) + bars.period
     name = bars.fqme.partition(".")[0].upper()
     candles = {c.time_s: c for c in venue.candles(name, bars.period, start_s, end_s)}

@@ -192,10 +192,14 @@ class MarketMachine(RuleBasedStateMachine):
         end = times[0] if times else (self.now - self.now % chosen)
         history = np.zeros(len(rows), pk.OHLCV_DTYPE)
         history["time"] = end - (np.arange(len(rows), 0, -1) + hole) * chosen
-        for row, (price, size, number) in zip(history, rows, strict=True):
-            row["open"] = row["low"] = row["bar_wap"] = price
-            row["high"] = row["close"] = price + 0.5
+        after = self.readers[chosen].snapshot(self.readers[chosen].capacity)[:1]
+        for row, (price, size, number) in zip(history[::-1], rows, strict=True):
             row["volume"], row["count"] = size, number
+            is_flat = len(after) and not after["count"] and not after["volume"]
+            row["close"] = after["close"][0] if is_flat else price
+            row["open"] = row["bar_wap"] = row["close"] + (0.5 if size or number else 0)
+            row["high"], row["low"] = row["open"], row["close"]
+            after = np.atleast_1d(row)
         assert self.market.bars[chosen].prepend(history) == self.model.prepend(
             chosen, history
         )

@@ -145,7 +145,7 @@ static void look(int place, view *seen) {
     CHECK(pk_read_gaps(s, seen->gap, &seen->gaps) == PK_OK);
     pk_tick tick;
     uint64_t whole;
-    seen->ticks = pk_ticks_head(&mapped[TICKS]);
+    seen->ticks = pk_head(&mapped[TICKS]);
     for (uint64_t i = pk_ticks_first(&mapped[TICKS]); i < seen->ticks; i++) {
         pk_read_ticks(&mapped[TICKS], i, 1, &tick, &whole);
         CHECK(whole <= i && tick.sequence == i && tick.id == (int64_t)i + 1);
@@ -306,7 +306,7 @@ static long kill_everywhere(const kind_of_write *kind) {
         take_over();
         check_taken_over(before, after, published);
         next_second();
-        CHECK(pk_ticks_head(&mapped[TICKS]) == published + 1);
+        CHECK(pk_head(&mapped[TICKS]) == published + 1);
         kills += 1 + kill_next_writer(before, after, published);
     }
     for (int i = 0; i < 2; i++) {

@@ -142,7 +142,7 @@ static void read_rows(reader *r, uint64_t *newest) {
         check_row(&rows[i - start], i);
         r->rows++;
     }
-    uint64_t clock = pk_load_acquire(&r->bars.header->clock);
+    uint64_t clock = pk_clock(&r->bars);
     r->windows += (uint64_t)pk_intact(&r->bars, head - 1, 1, clock);
     if (from > PK_START) {
         CHECK(pk_search(&r->bars, first, head, (int64_t)(from % (PK_START / 2)), &found) == PK_OK);
@@ -152,7 +152,7 @@ static void read_rows(reader *r, uint64_t *newest) {
 
 static void read_ticks(reader *r, uint64_t *place) {
     pk_tick copied[256];
-    uint64_t head = pk_ticks_head(&r->ticks), first = pk_ticks_first(&r->ticks), whole;
+    uint64_t head = pk_head(&r->ticks), first = pk_ticks_first(&r->ticks), whole;
     if (first > head) {
         first = head;
     }
@@ -204,7 +204,7 @@ static void *read_all(void *argument) {
             r->waits++;
         }
     }
-    while (place < pk_ticks_head(&r->ticks)) {
+    while (place < pk_head(&r->ticks)) {
         read_ticks(r, &place);
     }
     CHECK(r->lost + r->polled == writes);

@@ -45,6 +45,10 @@ static inline void pk_store_release(pk_word *word, uint64_t value) {
     atomic_store_explicit(word, value, memory_order_release);
 }
 
+/* Stores before it are made before those after it, for whoever looks when this process has
+ * been killed in between. */
+static inline void pk_in_order(void) { atomic_signal_fence(memory_order_seq_cst); }
+
 /* Relaxed word by word: a copy that may be torn, but is no data race. */
 static inline void pk_copy_in(pk_word *to, const void *from, size_t words) {
     const pk_bits *source = from;

@@ -137,6 +137,10 @@ _Static_assert(sizeof(pk_header) == 1568 && sizeof(pk_wait_page) == 512, "layout
 _Static_assert(offsetof(pk_header, head) % 64 == 0, "head has its own cache line");
 _Static_assert(offsetof(pk_header, first) % 64 == 0, "first has its own cache line");
 
+#ifndef PK_TRIES
+#define PK_TRIES (1 << 16) /* of a reader, before it declares the segment damaged */
+#endif
+
 enum { PK_OK = 0, PK_MISSING, PK_REFUSED, PK_SYSTEM, PK_BLANK, PK_LAPPED, PK_BUSY };
 
 static inline uint64_t pk_hash(const void *bytes, size_t count, uint64_t hash) {

@@ -148,7 +148,14 @@ cdef extern from "recover.h" nogil:
     void pk_own_row(const pk_bars *b, uint64_t sequence, pk_row *row, pk_side *side) noexcept
 
     int pk_resume_ticks(pk_ticks *t) noexcept
-    uint64_t pk_ticks_head(const pk_segment *s) noexcept
+    uint64_t pk_head(const pk_segment *s) noexcept
+    uint64_t pk_clock(const pk_segment *s) noexcept
+    uint64_t pk_generation(const pk_segment *s) noexcept
+    void pk_open_generation(pk_segment *s) noexcept
+    uint64_t pk_names(const pk_segment *s) noexcept
+    void pk_read_name(const pk_segment *s, uint64_t place, char *name) noexcept
+    int pk_find_name(const pk_segment *s, const char *name, uint64_t *place) noexcept
+    uint64_t pk_add_name(pk_segment *s, const char *name) noexcept
     uint64_t pk_ticks_first(const pk_segment *s) noexcept
     void pk_read_ticks(const pk_segment *s, uint64_t start, uint64_t count, pk_tick *ticks,
                        uint64_t *whole) noexcept

@@ -71,7 +71,7 @@ static inline void pk_write_slot(pk_bars *b, uint64_t sequence, const pk_row *ro
     pk_segment *s = &b->segment;
     pk_word *stamp = &s->stamps[sequence % s->capacity];
     uint64_t number = ++b->clock;
-    pk_store_release(stamp, 2 * number - 1);         /* SYNC begin: pairs with stamp-read */
+    pk_store(stamp, 2 * number - 1);
     atomic_thread_fence(memory_order_release);       /* SYNC slot: pairs with slot-recheck */
     pk_copy_in(pk_row_words(s, sequence), row, PK_ROW_WORDS);
     pk_copy_in(pk_side_words(s, sequence), side, PK_SIDE_WORDS);
@@ -84,8 +84,7 @@ static inline void pk_append(pk_bars *b, pk_row *row, const pk_side *side) {
     pk_header *header = b->segment.header;
     row->index = (int64_t)b->head;
     if (b->head - b->first == b->segment.capacity) {
-        pk_store(&header->first, ++b->first);
-        atomic_thread_fence(memory_order_release); /* SYNC first: pairs with first-recheck */
+        pk_store(&header->first, ++b->first); /* released with the slot's stamp */
     }
     pk_write_slot(b, b->head, row, side);
     pk_store_release(&header->head, ++b->head); /* SYNC head: pairs with head-read */
@@ -189,7 +188,7 @@ static inline void pk_put_gap(pk_segment *s, int64_t start_ns, int64_t end_ns, c
 /* Copy the newest records, oldest first, and say how many; PK_BUSY if they do not hold still. */
 static inline int pk_read_gaps(const pk_segment *s, pk_gap *gaps, uint64_t *known) {
     const pk_header *header = s->header;
-    for (int tries = 0; tries < 1 << 16; tries++) {
+    for (int tries = 0; tries < PK_TRIES; tries++) {
         uint64_t stamp = pk_load_acquire(&header->table_stamp); /* SYNC gap-read: pairs with gap-placed, gap-whole */
         uint64_t count = pk_load(&header->table_count), number = pk_load(&header->gap_number);
         *known = pk_known_gaps(s, count);
@@ -198,7 +197,7 @@ static inline int pk_read_gaps(const pk_segment *s, pk_gap *gaps, uint64_t *know
             const pk_gap *gap = moving ? &header->gap : pk_gap_at(s, count - *known + i);
             pk_copy_out(&gaps[i], (const pk_word *)gap, 8);
         }
-        atomic_thread_fence(memory_order_acquire); /* SYNC gap-recheck: pairs with gap-over */
+        atomic_thread_fence(memory_order_acquire); /* SYNC gap-recheck: pairs with gap-over, take-over */
         if (pk_load(&header->table_stamp) == stamp) {
             return PK_OK;
         }
@@ -228,7 +227,8 @@ static inline int pk_resume_rewrite(pk_bars *b) {
     pk_side side, old_side;
     if (stamp % 2) {
         pk_store(&redo->sequence, 0); /* half written: the slot itself was not yet touched */
-        pk_store_release(&redo->stamp, stamp + 1); /* SYNC redo-done: pairs with redo-read */
+        pk_in_order();
+        pk_store(&redo->stamp, stamp + 1);
     } else if (sequence >= b->first && sequence < b->head) {
         pk_copy_out(&row, redo->row, PK_ROW_WORDS);
         pk_copy_out(&side, redo->side, PK_SIDE_WORDS);
@@ -259,8 +259,10 @@ static inline int pk_resume_bars(pk_bars *b) {
         return PK_REFUSED;
     }
     pk_resume_reserved(&b->segment, b->first, b->head);
+    /* All that the one before has stored is told with each store from here on. */
+    atomic_thread_fence(memory_order_release); /* SYNC take-over: pairs with gap-recheck, clock-read */
     /* One write may have got its number and no more: that number is never given again. */
-    pk_store_release(&header->clock, b->clock); /* SYNC clock: pairs with clock-read */
+    pk_store(&header->clock, b->clock);
     if (pk_resume_rewrite(b)) {
         return PK_REFUSED;
     }
@@ -284,6 +286,11 @@ static inline int pk_resume_bars(pk_bars *b) {
 
 /* ---- reading ---------------------------------------------------------------------------------- */
 
+/* Number of the newest finished row write that this reader knows of. */
+static inline uint64_t pk_clock(const pk_segment *s) {
+    return pk_load_acquire(&s->header->clock); /* SYNC clock-read: pairs with clock, take-over */
+}
+
 /* What the feed is doing, no older than the rows that were written in that state. */
 static inline uint64_t pk_read_status(const pk_segment *s) {
     return pk_load_acquire(&s->header->status); /* SYNC status-read: pairs with status */
@@ -291,7 +298,7 @@ static inline uint64_t pk_read_status(const pk_segment *s) {
 
 /* Where the rows are: 0, or PK_REFUSED for a header that cannot be. */
 static inline int pk_extent(const pk_segment *s, uint64_t *first, uint64_t *head) {
-    for (int tries = 0; tries < 1000; tries++) {
+    for (int tries = 0; tries < PK_TRIES; tries++) {
         *first = pk_load_acquire(&s->header->first); /* SYNC first-read: pairs with prepend */
         *head = pk_load_acquire(&s->header->head);   /* SYNC head-read: pairs with head */
         if (*head < UINT64_C(1) << 62 && *first <= *head && *head - *first <= s->capacity) {
@@ -308,19 +315,16 @@ static inline int pk_extent(const pk_segment *s, uint64_t *first, uint64_t *head
 static inline int pk_read_redo(const pk_segment *s, uint64_t sequence, pk_row *row) {
     const pk_redo *redo = &s->header->redo;
     uint64_t before = pk_load_acquire(&redo->stamp); /* SYNC redo-read: pairs with redo-done */
-    if (before % 2 || pk_load(&redo->sequence) != sequence) {
-        return PK_BUSY;
-    }
     pk_copy_out(row, redo->row, PK_ROW_WORDS);
     atomic_thread_fence(memory_order_acquire); /* SYNC redo-recheck: pairs with redo */
-    return pk_load(&redo->stamp) == before && row->index == (int64_t)sequence ? PK_OK : PK_BUSY;
+    return before % 2 == 0 && row->index == (int64_t)sequence ? PK_OK : PK_BUSY;
 }
 
 /* A consistent copy of one row. PK_LAPPED: it fell off; PK_REFUSED: the segment is damaged. */
 static inline int pk_read_row(const pk_segment *s, uint64_t sequence, pk_row *row) {
     const pk_word *stamp = &s->stamps[sequence % s->capacity];
-    for (int tries = 0; tries < 1 << 16; tries++) {
-        uint64_t before = pk_load_acquire(stamp); /* SYNC stamp-read: pairs with stamp, begin */
+    for (int tries = 0; tries < PK_TRIES; tries++) {
+        uint64_t before = pk_load_acquire(stamp); /* SYNC stamp-read: pairs with stamp */
         if (before % 2 == 0) {
             pk_copy_out(row, pk_row_words(s, sequence), PK_ROW_WORDS);
             atomic_thread_fence(memory_order_acquire); /* SYNC slot-recheck: pairs with slot */
@@ -330,7 +334,7 @@ static inline int pk_read_row(const pk_segment *s, uint64_t sequence, pk_row *ro
         } else if (pk_read_redo(s, sequence, row) == PK_OK && pk_load(stamp) == before) {
             return PK_OK;
         }
-        if (pk_load_acquire(&s->header->first) > sequence) { /* SYNC first-recheck: pairs with first */
+        if (pk_load(&s->header->first) > sequence) {
             return PK_LAPPED;
         }
     }

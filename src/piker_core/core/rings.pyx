@@ -114,7 +114,7 @@ cdef object wait_head(Segment segment, uint64_t after, timeout):
         with nogil:
             status = pk_wait_head(&segment.native, after, deadline)
         if status != EINTR:
-            return pk_load_acquire(&segment.native.header.head)  # SYNC head-read: pairs with head
+            return pk_head(&segment.native)
         PyErr_CheckSignals()
 
 
@@ -204,7 +204,7 @@ cdef class BarReader:
     @property
     def generation(self) -> int:
         """How many writers have opened this ring."""
-        return pk_load_acquire(&self._mapped().native.header.generation)  # SYNC generation-read: pairs with generation
+        return pk_generation(&self._mapped().native)
 
     @property
     def heartbeat_ns(self) -> int:
@@ -267,7 +267,7 @@ cdef class BarReader:
         self.extent(&first, &head)
         native = &self.segment.native
         base.segment = self.segment
-        base.clock = pk_load_acquire(&native.header.clock)  # SYNC clock-read: pairs with clock
+        base.clock = pk_clock(native)
         self.extent(&first, &head)
         stop = head if end is None else _clamped_to(end, first, head)
         start = first if count >= <int64_t>(stop - first) else stop - max(count, 0)

@@ -348,6 +348,16 @@ static inline int pk_write_header(int fd, pk_identity *id) {
     return error ? error : pk_write_bytes(fd, id, sizeof *id, 0);
 }
 
+/* The sequence after the newest item. */
+static inline uint64_t pk_head(const pk_segment *s) {
+    return pk_load_acquire(&s->header->head); /* SYNC head-read: pairs with head */
+}
+
+/* How many writers have opened the segment; what they recovered is there. */
+static inline uint64_t pk_generation(const pk_segment *s) {
+    return pk_load_acquire(&s->header->generation); /* SYNC generation-read: pairs with generation */
+}
+
 /* ---- a text that readers may find in the making ------------------------------------------------ */
 
 /* Say what the provider knows of the market: up to PK_ABOUT - 1 bytes. */
@@ -371,7 +381,7 @@ static inline void pk_write_about(pk_segment *s, const char *text, size_t size) 
 static inline int pk_read_about(const pk_segment *s, char *text) {
     const pk_header *header = s->header;
     uint64_t words[PK_ABOUT / 8];
-    for (int tries = 0; tries < 1 << 16; tries++) {
+    for (int tries = 0; tries < PK_TRIES; tries++) {
         uint64_t stamp = pk_load_acquire(&header->about_stamp); /* SYNC about-read: pairs with about-done */
         if (stamp % 2 == 0) {
             pk_copy_out(words, header->about, PK_ABOUT / 8);

@@ -180,8 +180,7 @@ cdef int _open_ticks(FeedEngine engine, tick_capacity) except -1:
     if pk_chain_ticks(&engine.chain, &engine.ticks):
         pk_drop_lock(&engine.lock)
         raise MemoryError
-    pk_store(&header.writer_pid, getpid())
-    pk_store_release(&header.generation, pk_load(&header.generation) + 1)  # SYNC generation: pairs with generation-read
+    pk_open_generation(&engine.ticks.segment)
     return 0
 
 
@@ -270,33 +269,19 @@ cdef void _adopt_counters(Market market) noexcept:
 cdef uint32_t _market_id(FeedEngine engine, str fqme) except? 0:
     """The market's place in the tick ring's table of names, made if there is none."""
     cdef pk_segment *segment = &engine.ticks.segment
-    cdef uint64_t count = pk_load(&segment.header.table_count), i
+    cdef uint64_t place = 0
     cdef bytes name = fqme.encode()
-    cdef char *place
-    for i in range(count):
-        place = <char *>segment.table + 64 * i
-        if place[: strnlen(place, 63)] == name:
-            return i
-    if count == segment.table_capacity:
-        raise PikerError(f"{engine.provider} has {count} markets, there is no room for {fqme}")
-    place = <char *>segment.table + 64 * count
-    memset(place, 0, 64)
-    memcpy(place, <char *>name, len(name))
-    pk_store_release(&segment.header.table_count, count + 1)  # SYNC names: pairs with names-read
-    return count
+    if pk_find_name(segment, name, &place) == PK_OK:
+        return place
+    if pk_names(segment) == segment.table_capacity:
+        raise PikerError(f"{engine.provider} has {segment.table_capacity} markets, there is no room for {fqme}")
+    return pk_add_name(segment, name)
 
 
 cdef void _open_generation(FeedEngine engine, Market market) noexcept:
-    cdef pk_header *header
-    cdef uint64_t number
     for ring in market.rings:
-        header = (<BarWriter>ring).native.segment.header
         (<BarWriter>ring).woken = (<BarWriter>ring).native.head
-        pk_store(&header.writer_pid, getpid())
-        pk_store(&header.heartbeat_ns, pk_wall_ns())
-        number = pk_load(&header.generation) + 1
-        pk_store_release(&header.generation, number)  # SYNC generation: pairs with generation-read
-        pk_wake_all(&(<BarWriter>ring).native.segment)
+        pk_open_generation(&(<BarWriter>ring).native.segment)
     _store_last(market)
 
 

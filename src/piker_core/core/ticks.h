@@ -47,10 +47,6 @@ static inline void pk_publish_tick(pk_ticks *t, pk_tick *tick) {
     pk_store_release(&header->head, ++t->head); /* SYNC head: pairs with head-read */
 }
 
-static inline uint64_t pk_ticks_head(const pk_segment *s) {
-    return pk_load_acquire(&s->header->head); /* SYNC head-read: pairs with head */
-}
-
 /* The oldest record that is still whole. */
 static inline uint64_t pk_ticks_first(const pk_segment *s) {
     uint64_t intent = pk_load(&s->header->clock);
@@ -76,6 +72,48 @@ static inline int pk_resume_ticks(pk_ticks *t) {
     pk_resume_reserved(s, t->head > s->capacity ? t->head - s->capacity : 0, t->head);
     return PK_OK;
 }
+
+/* ---- names of markets ------------------------------------------------------------------------- */
+
+static inline pk_word *pk_name_words(const pk_segment *s, uint64_t place) {
+    return (pk_word *)s->table + place * (PK_TABLE_ITEM / 8);
+}
+
+/* Names below this place are whole, for ever. */
+static inline uint64_t pk_names(const pk_segment *s) {
+    uint64_t count = pk_load_acquire(&s->header->table_count); /* SYNC names-read: pairs with names */
+    return count < s->table_capacity ? count : s->table_capacity;
+}
+
+static inline void pk_read_name(const pk_segment *s, uint64_t place, char name[PK_TABLE_ITEM]) {
+    pk_copy_out(name, pk_name_words(s, place), PK_TABLE_ITEM / 8);
+    name[PK_TABLE_ITEM - 1] = 0;
+}
+
+/* The place of a name; PK_MISSING if it has none. */
+static inline int pk_find_name(const pk_segment *s, const char *name, uint64_t *place) {
+    char found[PK_TABLE_ITEM];
+    for (uint64_t i = 0, count = pk_names(s); i < count; i++) {
+        pk_read_name(s, i, found);
+        if (!strcmp(found, name)) {
+            *place = i;
+            return PK_OK;
+        }
+    }
+    return PK_MISSING;
+}
+
+/* Give a name its place. The caller has seen that there is room for it. */
+static inline uint64_t pk_add_name(pk_segment *s, const char *name) {
+    char item[PK_TABLE_ITEM] = {0};
+    uint64_t place = pk_load(&s->header->table_count);
+    memcpy(item, name, strnlen(name, sizeof item - 1));
+    pk_copy_in(pk_name_words(s, place), item, PK_TABLE_ITEM / 8);
+    pk_store_release(&s->header->table_count, place + 1); /* SYNC names: pairs with names-read */
+    return place;
+}
+
+/* ---- reading ---------------------------------------------------------------------------------- */
 
 /* Copy records [from, from + count), of which those below *whole were overwritten meanwhile. */
 static inline void pk_read_ticks(const pk_segment *s, uint64_t from, uint64_t count, pk_tick *ticks, uint64_t *whole) {

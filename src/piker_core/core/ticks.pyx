@@ -25,17 +25,13 @@ cnp.import_array()
 
 
 cdef str _market_name(Segment segment, uint64_t market):
-    cdef char *name = <char *>segment.native.table + 64 * market
-    return name[: strnlen(name, 63)].decode("utf-8", "replace")
-
-
-cdef uint64_t _market_count(Segment segment):
-    cdef uint64_t count = pk_load_acquire(&segment.native.header.table_count)  # SYNC names-read: pairs with names
-    return min(count, <uint64_t>segment.native.table_capacity)
+    cdef char[64] name
+    pk_read_name(&segment.native, market, name)
+    return (<bytes>name).decode("utf-8", "replace")
 
 
 cdef uint64_t _head(Segment segment) except? 0:
-    cdef uint64_t head = pk_ticks_head(&segment.native)
+    cdef uint64_t head = pk_head(&segment.native)
     if head >= <uint64_t>1 << 62:
         raise SegmentError(f"the header of {segment.provider}'s ticks is damaged: impossible head")
     return head
@@ -77,7 +73,7 @@ cdef class TickReader:
     @property
     def generation(self) -> int:
         """How many writers have opened this ring."""
-        return pk_load_acquire(&self._mapped().native.header.generation)  # SYNC generation-read: pairs with generation
+        return pk_generation(&self._mapped().native)
 
     @property
     def heartbeat_ns(self) -> int:
@@ -98,12 +94,12 @@ cdef class TickReader:
     def markets(self) -> list:
         """Names of the markets, by id."""
         cdef Segment segment = self._mapped()
-        return [_market_name(segment, i) for i in range(_market_count(segment))]
+        return [_market_name(segment, i) for i in range(pk_names(&segment.native))]
 
     def market(self, number) -> str:
         """The full name of the market with this id. Raises NotFound."""
         cdef Segment segment = self._mapped()
-        if not 0 <= number < _market_count(segment):
+        if not 0 <= number < pk_names(&segment.native):
             raise NotFound(f"{segment.provider} has no market with the id {number}")
         return _market_name(segment, number)
 

@@ -27,11 +27,14 @@ static inline socklen_t pk_doorbell_address(uint64_t key, struct sockaddr_un *ad
 
 static inline void pk_ring_doorbells(pk_segment *s) {
     struct sockaddr_un address;
-    int from = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-    for (int i = 0; i < PK_DOORBELLS && from >= 0; i++) {
+    int from = -1;
+    for (int i = 0; i < PK_DOORBELLS; i++) {
         pk_word *bell = &s->waits->doorbells[i];
         uint64_t key = pk_load(bell);
-        if (key) {
+        if (key && from < 0) {
+            from = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+        }
+        if (key && from >= 0) {
             socklen_t length = pk_doorbell_address(key, &address);
             if (sendto(from, "", 1, MSG_NOSIGNAL, (struct sockaddr *)&address, length) < 0 &&
                 errno == ECONNREFUSED) { /* its process is dead */
@@ -45,15 +48,19 @@ static inline void pk_ring_doorbells(pk_segment *s) {
     }
 }
 
-static inline void pk_wake_all(pk_segment *s) {
-    uint32_t who = atomic_exchange_explicit(&s->waits->waiting, 0, memory_order_acquire); /* SYNC waiting-taken: pairs with waiting */
-    atomic_fetch_add_explicit(&s->waits->turn, 1, memory_order_release); /* SYNC turn: pairs with turn-read */
+static inline void pk_wake_those(pk_segment *s, uint32_t who) {
+    atomic_fetch_add_explicit(&s->waits->turn, 1, memory_order_relaxed);
     if (who & PK_SLEEPER) {
         pk_futex_wake(&s->waits->turn);
     }
     if (who & PK_DOORBELL) {
         pk_ring_doorbells(s);
     }
+}
+
+static inline void pk_wake_all(pk_segment *s) {
+    uint32_t who = atomic_exchange_explicit(&s->waits->waiting, 0, memory_order_acquire); /* SYNC waiting-taken: pairs with waiting */
+    pk_wake_those(s, who);
 }
 
 /* After a publish. */
@@ -64,8 +71,18 @@ static inline void pk_wake(pk_segment *s) {
     }
 }
 
+/* A writer has opened the ring: all is recovered. The one before may have been killed after
+ * it took note of sleepers and before it woke them, so all are woken, announced or not. */
+static inline void pk_open_generation(pk_segment *s) {
+    pk_header *header = s->header;
+    pk_store(&header->writer_pid, (uint64_t)getpid());
+    pk_store(&header->heartbeat_ns, (uint64_t)pk_wall_ns());
+    pk_store_release(&header->generation, pk_load(&header->generation) + 1); /* SYNC generation: pairs with generation-read */
+    pk_wake_those(s, PK_SLEEPER | PK_DOORBELL);
+}
+
 static inline uint32_t pk_turn(const pk_segment *s) {
-    return atomic_load_explicit(&s->waits->turn, memory_order_acquire); /* SYNC turn-read: pairs with turn */
+    return atomic_load_explicit(&s->waits->turn, memory_order_relaxed);
 }
 
 /* To be followed by one more look at the head. */
@@ -81,12 +98,12 @@ static inline int pk_wait_head(pk_segment *s, uint64_t after, int64_t deadline_n
     const int64_t pause_ns = pk_clock_ns(CLOCK_MONOTONIC) + PK_NS;
     for (;;) {
         uint32_t turn = pk_turn(s);
-        if (pk_load_acquire(&s->header->head) > after) { /* SYNC head-read: pairs with head */
+        if (pk_head(s) > after) {
             return 0;
         }
         if (s->can_wait) {
             pk_announce(s, PK_SLEEPER);
-            if (pk_load_acquire(&s->header->head) > after) { /* SYNC head-read: pairs with head */
+            if (pk_head(s) > after) {
                 return 0;
             }
         }
