@@ -15,7 +15,7 @@ from libc.stdint cimport INT64_MAX, int8_t, int64_t, uint32_t, uint64_t
 from libc.stdlib cimport free, realloc
 from libc.string cimport memcpy, memset, strncmp
 from posix.fcntl cimport O_RDWR
-from posix.unistd cimport close, getpid, getuid
+from posix.unistd cimport close, getuid
 
 cimport numpy as cnp
 
