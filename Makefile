@@ -9,15 +9,17 @@
 VENV ?= .venv
 PYTHON ?= python3.13 python3.12 python3.11 python3
 ARGS ?=
+FUZZ_S ?= 60
 
 BIN := $(VENV)/bin
 BUILD := build/$(patsubst .%,%,$(notdir $(VENV)))
 SOURCES := src/piker_core src/providers
 COMPILED := rings ticks fold engine
+FUZZED := attach frames answers config
 export PATH := $(abspath $(BIN)):$(PATH)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help install develop demo test lint types wheel bench clean
+.PHONY: help install develop demo test lint types fuzz wheel bench clean
 .DELETE_ON_ERROR:
 .SUFFIXES:
 
@@ -42,6 +44,22 @@ lint: develop
 types: develop
 	$(BIN)/mypy $(SOURCES)
 	MYPYPATH=src $(BIN)/stubtest $(COMPILED:%=piker_core.core.%)
+
+## make fuzz     nonsense for all that reads from outside  (FUZZ_S=60 seconds each, -j2)
+fuzz: $(FUZZED:%=fuzz-%)
+
+fuzz-%: develop build/fuzz/attach
+	@mkdir -p build/fuzz/$*.corpus
+	@$(if $(filter attach,$*),build/fuzz/attach -max_len=400,$(BIN)/python -m tests.fuzz.texts $*) \
+		-max_total_time=$(FUZZ_S) -artifact_prefix=build/fuzz/$*- -verbosity=0 -print_final_stats=1 \
+		build/fuzz/$*.corpus tests/fuzz/seeds/$* >build/fuzz/$*.log 2>&1 || \
+		{ tail -n 40 build/fuzz/$*.log; exit 1; }
+	@echo "$*:" $$(grep -o 'executed_units: .*' build/fuzz/$*.log) inputs
+
+build/fuzz/attach: tests/fuzz/attach.c $(wildcard src/piker_core/core/*.h)
+	@mkdir -p build/fuzz
+	clang -std=gnu11 -O1 -g -Wall -Wextra -fno-sanitize-recover=all \
+		-fsanitize=fuzzer,address,undefined -Isrc/piker_core/core $< -o $@ -lm -lpthread
 
 ## make wheel    sdist and wheel in dist/
 wheel: develop

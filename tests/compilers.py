@@ -41,10 +41,10 @@ def compile_c(
     return program
 
 
-def run_c(program: Path, *arguments: str) -> str:
+def run_c(*command: str | Path) -> str:
     """What a program printed; a failure shows all it said."""
     done = subprocess.run(
-        [str(program), *arguments],
+        command,
         capture_output=True,
         text=True,
         timeout=RUN_S,

@@ -1,6 +1,7 @@
 """The C headers alone: compiled strictly, and run under the sanitizers."""
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -89,6 +90,25 @@ def test_no_plain_access_races_with_another_under_the_thread_sanitizer(
     run_stress(
         compile_c(compiler, SOURCE, tmp_path / "stress", *TSAN[compiler]), 40_000
     )
+
+
+@pytest.mark.parametrize("write", [None, *WRITES])
+def test_valgrind_has_nothing_to_say_of_a_writer_and_its_readers(
+    write: str | None, tmp_path: Path
+) -> None:
+    if shutil.which("valgrind") is None:
+        pytest.skip("valgrind is not installed")
+    source = CRASH if write else SOURCE
+    program = compile_c("gcc", source, tmp_path / "program", "-g", "-O1", "-DDEPTHS=1")
+    name = f"pktest.{os.getpid()}"
+    arguments = [name, write] if write else [name, ROWS, "8000", READERS]
+    checked = ["valgrind", "-q", "--error-exitcode=9"]
+    if not write:  # a kill is a jump there, past what would have been freed
+        checked.append("--leak-check=full")
+    try:
+        run_c(*checked, program, *arguments)
+    finally:
+        remove(name)
 
 
 @pytest.mark.parametrize("compiler", ["gcc", "clang", "aarch64-linux-gnu-gcc"])

@@ -13,15 +13,13 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-import piker_core as pk
-from tests.forking_writers import BATCH, PERIODS, open_writer, trades
-from tests.ring_making import FQME
+from tests.forking_writers import BATCH, open_writer
+from tests.kill_writer import Eyes, check_exact, run
 
 KILLS = 40
 LONGEST_S = 0.01
 SOON_S = 30.0
 ROOT = Path(__file__).resolve().parents[1]
-VALUES = ["time", "open", "high", "low", "close", "volume", "count", "bar_wap"]
 
 
 class Writers:
@@ -77,65 +75,6 @@ def writers(namespace: str, tmp_path: Path) -> Iterator[Writers]:
         writers.server.terminate()
 
 
-class Eyes:
-    """Readers attached once, which check all they read."""
-
-    def __init__(self, namespace: str) -> None:
-        self.bars = [
-            pk.attach_bars(FQME, period=period, namespace=namespace)
-            for period in PERIODS
-        ]
-        self.cursor = pk.attach_ticks("kraken", namespace=namespace).cursor("oldest")
-        self.heads = [0, 0]
-        self.newest_id = 0
-        self.looks = 0
-
-    def look(self) -> None:
-        for place, bars in enumerate(self.bars):
-            head = bars.head
-            assert head >= self.heads[place]
-            self.heads[place] = head
-            check_rows(bars.snapshot(100), PERIODS[place])
-            check_rows(np.atleast_1d(np.array(bars.last())), PERIODS[place])
-            window = bars.window(100)
-            copy = window.copy()
-            if bars.intact(window):
-                check_rows(copy, PERIODS[place])
-        ticks = self.cursor.poll()
-        if len(ticks):
-            first = int(ticks["id"][0])
-            assert np.array_equal(
-                ticks[["id", "time_ns", "price", "size"]],
-                trades(first, len(ticks))[["id", "time_ns", "price", "size"]],
-            )
-            assert first > self.newest_id
-            self.newest_id = int(ticks["id"][-1])
-        self.looks += 1
-
-
-def check_rows(rows: NDArray[np.void], period: int) -> None:
-    """What holds of any rows at any moment."""
-    assert (np.diff(rows["index"]) == 1).all()
-    assert (np.diff(rows["time"]) > 0).all()
-    assert (rows["time"] % period == 0).all()
-    assert (rows["count"] > 0).all()
-    for name in ("open", "close", "bar_wap"):
-        assert (rows["low"] <= rows[name]).all()
-        assert (rows[name] <= rows["high"]).all()
-
-
-def check_exact(namespace: str, last_id: int) -> None:
-    """The rows are those of all trades up to the last, bit for bit."""
-    everything = trades(1, last_id)
-    for period in PERIODS:
-        bars = pk.attach_bars(FQME, period=period, namespace=namespace)
-        rows = bars.snapshot(bars.capacity)
-        expected = pk.fold_ticks(everything, period)
-        expected = expected[expected["count"] > 0]
-        assert int(rows["count"].sum()) == last_id
-        assert rows[VALUES].tolist() == expected[VALUES].tolist()
-
-
 def test_readers_beside_a_writer_see_whole_rows_and_ticks_only(
     namespace: str, writers: Writers
 ) -> None:
@@ -184,3 +123,13 @@ def test_a_writer_stopped_in_the_middle_holds_up_no_reader(
         eyes.look()
     assert eyes.bars[0].writer_alive
     writers.kill()
+
+
+def test_hundreds_of_kills_at_any_instruction_leave_nothing_torn_lost_or_behind() -> (
+    None
+):
+    kills = 300 if os.environ.get("PIKER_HEAVY") else 60
+    counted = run(kills, readers=3, seed=random.randrange(2**32))
+    sys.stdout.write(f"{counted}\n")
+    assert [counted[name] for name in ("torn", "lost", "hung", "leaks")] == [0, 0, 0, 0]
+    assert counted["kills"] == kills

@@ -12,6 +12,7 @@ import pytest
 import trio
 
 import piker_core as pk
+from providers.kraken.repair import fetch_seam
 from providers.kraken.venue import Venue, open_venue
 
 FQME = "xbtusd.kraken"
@@ -110,6 +111,33 @@ async def test_bars_of_a_calm_venue_are_its_own_from_the_first_row(
         assert not (rows["flags"] & int(pk.BarFlag.PARTIAL)).any()
         statistics = feed.statistics()[FQME]
         assert statistics["unplaced"] == statistics["refused"] == 0
+
+
+async def test_no_row_is_begun_while_the_running_minute_is_fetched(
+    point: Any, namespace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    may_end = trio.Event()
+
+    async def fetch_slowly(*arguments: Any) -> Any:
+        await may_end.wait()
+        return await fetch_seam(*arguments)
+
+    monkeypatch.setattr("providers.kraken.watch.fetch_seam", fetch_slowly)
+    monkeypatch.setattr("providers.kraken.market_feed.HOLD_S", 600.0)
+    async with point() as venue, pk.open_feed([FQME]) as feed:
+        flume = feed.flumes[FQME]
+        await wait_until(lambda: flume.hist.head - flume.hist.first > 10)
+        assert flume.status == "backfilling"
+        beat = flume.rt.heartbeat_ns
+        await wait_until(lambda: flume.rt.heartbeat_ns > beat)  # the clock has stepped
+        newest = flume.hist.head
+        assert flume.rt.head == flume.rt.first
+        may_end.set()
+        await settle(flume)
+        rows = flume.hist.snapshot(1000)
+        assert flume.hist.head > newest and not len(flume.hist.gaps())
+        assert not (rows["flags"] & int(pk.BarFlag.PARTIAL)).any()
+        assert count_wrong(venue, flume.rt) == 0
 
 
 async def test_every_trade_and_quote_reaches_the_subscriber_once(

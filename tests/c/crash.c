@@ -46,6 +46,10 @@ static void copy_in_steps(pk_word *to, const void *from, size_t words) {
         }                                                                                    \
     } while (0)
 
+#ifndef DEPTHS
+#define DEPTHS 3 /* how full the rings are, one after the other */
+#endif
+
 enum { RINGS = 3, SHORT = 0, LONG = 1, TICKS = 2, SECOND0 = 1600000020, STRIDE = 13 };
 
 typedef struct {
@@ -350,7 +354,7 @@ int main(int count, char **arguments) {
     create(LONG, PK_BARS, 60);
     create(TICKS, PK_TICKS, 0);
     const int depths[] = {20, 200, 2000}; /* rings part full, bars just full, all round and round */
-    for (size_t depth = 0; depth < sizeof depths / sizeof *depths; depth++) {
+    for (size_t depth = 0; depth < DEPTHS; depth++) {
         fill(depths[depth]);
         printf("%s: killed %ld times\n", kind->name, kill_everywhere(kind));
         restore(&saved);

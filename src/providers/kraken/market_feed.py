@@ -84,6 +84,7 @@ class MarketFeed:
             self.seam_ns = now_ns // (_SEAM_S * NS) * _SEAM_S * NS
             self.held = []
             self.held_until_s = time.monotonic() + HOLD_S
+            self.handle.set_status("backfilling")
             return
         self.started = True
         self.handle.set_status("live" if trading else "closed")

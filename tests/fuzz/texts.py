@@ -1,0 +1,146 @@
+"""Coverage-guided fuzzing of what reads text from outside, with atheris.
+
+    python -m tests.fuzz.texts TARGET -max_total_time=60 tests/fuzz/seeds/TARGET
+
+`frames`: WebSocket frames of Kraken through decode, normalize and the engine;
+`answers`: bodies of its REST calls; `config`: configuration files. Only documented
+errors may come out: anything else ends the run with the input that did it.
+"""
+
+import os
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import atheris
+import msgspec
+
+with atheris.instrument_imports(include=["piker_core", "providers"]):
+    import piker_core as pk
+    from piker_core.config import load_section
+    from providers.kraken import answers, wire
+    from providers.kraken.api import Config
+    from providers.kraken.rest import Reply
+
+NOW_NS = 1_732_320_000 * 10**9
+
+
+def open_fuzzed_engine() -> tuple[pk.FeedEngine, pk.Market]:
+    """Rings of this process, which nobody else reads."""
+    engine = pk.open_engine("kraken", namespace=f"fuzz{os.getpid()}", tick_capacity=64)
+    market = engine.add_market("xbtusd.kraken", capacity={1: 256, 60: 256})
+    market.set_status("live")
+    return engine, market
+
+
+TEXTS = (
+    b'"BTC/USD"',
+    b'"buy"',
+    b'"sell"',
+    b'""',
+    b'"\\ud800"',
+    b'"' + b"x" * 300 + b'"',
+)
+TIMES = (
+    b'"2024-11-23T00:00:01.123456Z"',
+    b'"2024-11-23T00:00:01Z"',
+    b'"2024-02-30T25:61:61.5Z"',
+    b'"0001-01-01T00:00:00Z"',
+    b'"9999-12-31T23:59:59.999999999Z"',
+    b'"2024-11-23T00:00:01.+1234Z"',
+    b'""',
+)
+NUMBERS = (b"60000.1", b"1e-8", b"0", b"-0.0", b"-1", b"5e-324", b"1e308", b"2.5")
+IDS = (b"7", b"8", b"0", b"-1", b"9223372036854775807", b"-9223372036854775808")
+ODD = (b"null", b"true", b"[]", b"{}", b"1e999", b"18446744073709551616", b"1.5", b'""')
+FIELDS = {
+    "trade": {
+        "symbol": TEXTS,
+        "side": TEXTS,
+        "price": NUMBERS,
+        "qty": NUMBERS,
+        "trade_id": IDS,
+        "timestamp": TIMES,
+    },
+    "ticker": dict.fromkeys(("bid", "bid_qty", "ask", "ask_qty", "last"), NUMBERS)
+    | {"symbol": TEXTS, "timestamp": TIMES},
+    "status": {"system": TEXTS, "version": TEXTS},
+}
+
+
+def built_frame(choices: bytes) -> bytes:
+    """A frame of the right shape, its values plausible or hostile."""
+    source = atheris.FuzzedDataProvider(choices)
+    channel = source.PickValueInList(list(FIELDS))
+    rows = []
+    for _ in range(source.ConsumeIntInRange(1, 3)):
+        fields = []
+        for name, values in FIELDS[channel].items():
+            odd = source.ConsumeIntInRange(0, 31) == 31
+            value = source.PickValueInList(list(ODD if odd else values))
+            fields.append(b'"%s":%s' % (name.encode(), value))
+        rows.append(b"{%s}" % b",".join(fields))
+    head = b'{"channel":"%s","type":"update","data":[' % channel.encode()
+    return head + b",".join(rows) + b"]}"
+
+
+def try_frame(raw: bytes) -> None:
+    """What the stream does with a frame; bytes after a 0 say how to build one."""
+    raw = built_frame(raw[1:]) if raw[:1] == b"\0" else raw
+    try:
+        frame = wire.decode_frame(raw)
+        if isinstance(frame, wire.TradeFrame) and frame.data:
+            ENGINE[0].push(wire.normalize_trades("xbtusd", frame.data))
+        elif isinstance(frame, wire.TickerFrame):
+            before = None
+            for row in frame.data:
+                quote = wire.normalize_ticker("xbtusd", row, before, NOW_NS)
+                ENGINE[0].push(quote)
+                before = row
+    except (pk.PikerError, ValueError):
+        return
+
+
+def try_answer(raw: bytes) -> None:
+    """What the REST client does with the `result` of a body, whatever was asked for."""
+    reply = Reply(msgspec.Raw(raw), raw, "http://127.0.0.1", "fuzz")
+    for decode in (answers.decode_trades, answers.decode_ohlc, answers.decode_pairs):
+        try:
+            decode(reply)
+        except pk.ProviderError:
+            continue
+
+
+def try_config(raw: bytes) -> None:
+    """What a start does with a configuration file."""
+    CONFIG.write_bytes(raw)
+    try:
+        load_section("kraken", Config, environ={"PIKER_CONFIG": str(CONFIG)})
+    except pk.ConfigError:
+        return
+
+
+ENGINE: tuple[pk.FeedEngine, pk.Market]
+CONFIG = Path(tempfile.gettempdir()) / f"piker-fuzz-{os.getpid()}.toml"
+TARGETS: dict[str, Callable[[bytes], None]] = {
+    "frames": try_frame,
+    "answers": try_answer,
+    "config": try_config,
+}
+
+
+def main() -> None:
+    global ENGINE
+    ENGINE = open_fuzzed_engine()
+    try:
+        atheris.Setup([sys.argv[0], *sys.argv[2:]], TARGETS[sys.argv[1]])
+        atheris.Fuzz()
+    finally:
+        ENGINE[0].close()
+        pk.remove_segments(f"fuzz{os.getpid()}")
+        CONFIG.unlink(missing_ok=True)
+
+
+if __name__ == "__main__":
+    main()
