@@ -26,15 +26,14 @@ import os, sys, time
 import piker_core as pk
 engine = pk.open_engine("kraken", namespace=sys.argv[1], tick_capacity=64)
 market = engine.add_market("xbtusd.kraken", periods=(1,), capacity={1: 256})
-child = os.fork()
-if child:
-    sys.stdout.write(f"{child}\\n")
-    sys.stdout.flush()
+if os.fork():
     sys.stdin.readline()
     os._exit(0)
 try:
     engine.step(0)
 except pk.PikerError:
+    sys.stdout.write(f"{os.getpid()}\\n")
+    sys.stdout.flush()
     time.sleep(600)
 """
     writer = subprocess.Popen(
@@ -58,6 +57,28 @@ except pk.PikerError:
             open_again(namespace)
         finally:
             os.kill(child, 9)
+
+
+def test_nothing_of_a_ring_is_left_in_a_program_that_is_executed(
+    namespace: str,
+) -> None:
+    with open_rings(namespace) as (engine, _):
+        bars = pk.attach_bars(FQME, namespace=namespace)
+        child = subprocess.Popen(
+            ["sleep", "600"], close_fds=False, stdout=subprocess.PIPE
+        )
+        try:
+            folder = Path(f"/proc/{child.pid}")
+            while (folder / "comm").read_text() != "sleep\n":
+                os.sched_yield()
+            files = [str(link.readlink()) for link in (folder / "fd").iterdir()]
+            assert not [name for name in files if "/dev/shm/pk" in name]
+            assert "/dev/shm/pk" not in (folder / "maps").read_text()
+            engine.close()
+            assert not bars.writer_alive
+        finally:
+            child.kill()
+            child.communicate()
 
 
 def test_asking_whether_a_writer_lives_never_takes_the_lock(namespace: str) -> None:

@@ -1,6 +1,7 @@
 """Waiting for rings: threads on a futex, trio tasks by a doorbell, nothing left."""
 
 import os
+import resource
 import signal
 import socket
 import struct
@@ -23,6 +24,7 @@ from tests.ring_making import BASE_S, FQME, NS, START, open_rings, trades_at
 SOON_S = 20.0
 """A watchdog for what happens at once; nothing is measured by it."""
 PLACES = 56
+IDLE_S = 2.0
 
 
 @pytest.fixture
@@ -216,6 +218,27 @@ def test_a_publish_leaves_the_wait_page_alone_while_nobody_waits(
 
 
 # ---- trio ----------------------------------------------------------------------------
+
+
+def test_a_thread_that_waits_sleeps_all_the_time(push: Pusher, namespace: str) -> None:
+    push()
+    bars = pk.attach_bars(FQME, namespace=namespace)
+    before = resource.getrusage(resource.RUSAGE_THREAD).ru_nvcsw
+    bars.wait(bars.head, timeout=IDLE_S)
+    woken = resource.getrusage(resource.RUSAGE_THREAD).ru_nvcsw - before
+    assert woken < 10 * IDLE_S  # one that polls each millisecond is woken a thousand
+
+
+async def test_a_task_that_waits_sleeps_nearly_all_the_time(
+    push: Pusher, namespace: str
+) -> None:
+    push()
+    bars = pk.attach_bars(FQME, namespace=namespace)
+    before = resource.getrusage(resource.RUSAGE_THREAD).ru_nvcsw
+    with trio.move_on_after(IDLE_S):
+        await bars.changed(bars.head)
+    woken = resource.getrusage(resource.RUSAGE_THREAD).ru_nvcsw - before
+    assert woken < 30 * IDLE_S
 
 
 async def test_changed_and_ready_return_at_once_after_a_checkpoint(
