@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from tests.forking_writers import BATCH, open_writer
-from tests.kill_writer import Eyes, check_exact, run
+from tests.forking_writers import BATCH
+from tests.kill_writer import Eyes, check_exact, recover, run
 
 KILLS = 40
 LONGEST_S = 0.01
@@ -104,11 +104,10 @@ def test_killed_writers_lose_nothing_that_was_pushed_and_tear_nothing(
         eyes.look()
         writers.start()
     writers.kill()
-    engine, market = open_writer(namespace)
-    with engine:
-        assert writers.acknowledged <= market.last_id <= writers.acknowledged + BATCH
-        assert eyes.bars[0].generation == KILLS + 2
-        check_exact(namespace, market.last_id)
+    last_id = recover(namespace)
+    assert writers.acknowledged <= last_id <= writers.acknowledged + BATCH
+    assert eyes.bars[0].generation == KILLS + 2
+    check_exact(namespace, last_id)
 
 
 def test_a_writer_stopped_in_the_middle_holds_up_no_reader(
