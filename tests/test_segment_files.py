@@ -29,6 +29,7 @@ from tests.ring_making import (
 
 PAGE = os.sysconf("SC_PAGESIZE")
 HEAD, CLOCK, FIRST, TABLE_COUNT = 1280, 1288, 1344, 1064
+TEXTS = ((96, 64), (160, 32), (192, 64), (256, 32), (288, 32), (320, 184))
 IDENTITY, CHECKSUM, TABLE_CAPACITY, PERIOD, VERSION = 512, 504, 72, 76, 8
 
 
@@ -186,6 +187,17 @@ def test_a_forged_size_or_offset_is_refused_before_anything_is_mapped(
     else:
         with pytest.raises(pk.SegmentError, match="version"):
             attach(kind, namespace)
+
+
+@kinds
+@pytest.mark.parametrize(("offset", "room"), TEXTS)
+def test_a_text_without_an_end_is_refused(
+    offset: int, room: int, kind: str, namespace: str
+) -> None:
+    path = make(namespace)[kind]
+    forge(path, offset, int.from_bytes(b"x" * room, "little"), room)
+    with pytest.raises(pk.SegmentError, match="sizes"):
+        attach(kind, namespace)
 
 
 @pytest.mark.parametrize("table_capacity", [0, 1])
@@ -362,3 +374,23 @@ def exercise(namespace: str) -> None:
     ):
         with suppress(pk.PikerError):
             use()
+
+
+@kinds
+def test_a_reader_maps_all_but_the_wait_page_read_only(
+    kind: str, namespace: str
+) -> None:
+    path = make(namespace)[kind]
+    before = Path("/proc/self/maps").read_text().splitlines()
+    if kind == "bars":
+        reader: object = pk.attach_bars(FQME, namespace=namespace)
+    else:
+        reader = pk.attach_ticks("kraken", namespace=namespace)
+    after = Path("/proc/self/maps").read_text().splitlines()
+    parts = [line.split() for line in after if line.endswith(str(path))]
+    assert reader and not [line for line in before if line.endswith(str(path))]
+    writable = [part for part in parts if part[1] != "r--s"]
+    (wait_page,) = writable
+    low, high = (int(address, 16) for address in wait_page[0].split("-"))
+    assert wait_page[1] == "rw-s" and high - low == PAGE
+    assert int(wait_page[2], 16) == PAGE  # its place in the file

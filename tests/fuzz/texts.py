@@ -23,12 +23,13 @@ with atheris.instrument_imports(include=["piker_core", "providers"]):
     from providers.kraken.api import Config
     from providers.kraken.rest import Reply
 
+NAMESPACE = f"fuzz{os.getpid()}"
 NOW_NS = 1_732_320_000 * 10**9
 
 
 def open_fuzzed_engine() -> tuple[pk.FeedEngine, pk.Market]:
     """Rings of this process, which nobody else reads."""
-    engine = pk.open_engine("kraken", namespace=f"fuzz{os.getpid()}", tick_capacity=64)
+    engine = pk.open_engine("kraken", namespace=NAMESPACE, tick_capacity=64)
     market = engine.add_market("xbtusd.kraken", capacity={1: 256, 60: 256})
     market.set_status("live")
     return engine, market
@@ -130,17 +131,23 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
 }
 
 
-def main() -> None:
+def fuzz() -> None:
+    """Never returns: the fuzzer ends its process."""
     global ENGINE
     ENGINE = open_fuzzed_engine()
-    try:
-        atheris.Setup([sys.argv[0], *sys.argv[2:]], TARGETS[sys.argv[1]])
-        atheris.Fuzz()
-    finally:
-        ENGINE[0].close()
-        pk.remove_segments(f"fuzz{os.getpid()}")
-        CONFIG.unlink(missing_ok=True)
+    atheris.Setup([sys.argv[0], *sys.argv[2:]], TARGETS[sys.argv[1]])
+    atheris.Fuzz()
+
+
+def main() -> int:
+    child = os.fork()
+    if not child:
+        fuzz()
+    _, status = os.waitpid(child, 0)
+    pk.remove_segments(NAMESPACE)
+    CONFIG.unlink(missing_ok=True)
+    return os.waitstatus_to_exitcode(status)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
