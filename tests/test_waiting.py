@@ -25,6 +25,8 @@ SOON_S = 20.0
 """A watchdog for what happens at once; nothing is measured by it."""
 PLACES = 56
 IDLE_S = 2.0
+KEY = os.getpid() << 16 | 1
+"""Of a doorbell: their addresses belong to the machine, not to a test run."""
 
 
 @pytest.fixture
@@ -358,9 +360,9 @@ async def test_the_doorbell_of_a_killed_reader_is_taken_down_by_the_writer(
 ) -> None:
     bars = pk.attach_bars(FQME)
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as bell:
-        bell.bind("\0piker-core-" + f"{77:016x}")
-        assert bars.doorbell(-1, 77) == 0
-    assert keys(namespace) == [77]
+        bell.bind(f"\0piker-core-{KEY:016x}")
+        assert bars.doorbell(-1, KEY) == 0
+    assert keys(namespace) == [KEY]
     push()
     assert keys(namespace) == []
 
@@ -370,13 +372,13 @@ async def test_a_doorbell_whose_reader_does_not_read_never_holds_up_the_writer(
 ) -> None:
     bars = pk.attach_bars(FQME)
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as bell:
-        bell.bind("\0piker-core-" + f"{79:016x}")
-        place = bars.doorbell(-1, 79)
+        bell.bind(f"\0piker-core-{KEY:016x}")
+        place = bars.doorbell(-1, KEY)
         for _ in range(2000):
             bars.doorbell(place, 0)
             push()
-        assert keys(namespace) == [79]
-        bars.doorbell(place, 79)
+        assert keys(namespace) == [KEY]
+        bars.doorbell(place, KEY)
     assert keys(namespace) == []
 
 
