@@ -172,13 +172,15 @@ def test_a_reader_of_the_output_that_goes_away_ends_the_command_quietly(
             assert process.wait() == failures.OK
 
 
-def test_output_that_cannot_be_written_is_told(namespace: str) -> None:
+@pytest.mark.parametrize("buffered", ["", "1"])
+def test_output_that_cannot_be_written_is_told(namespace: str, buffered: str) -> None:
     with rings(namespace), Path("/dev/full").open("w") as full:
         done = subprocess.run(
             [*PYTHON, "bars", "xbtusd.kraken", "--json"],
             stdout=full,
             stderr=subprocess.PIPE,
             text=True,
+            env=os.environ | {"PYTHONUNBUFFERED": buffered},
         )
     assert done.returncode == failures.MACHINE
     assert "No space left" in done.stderr

@@ -159,6 +159,9 @@ def write_stdout(text: str = "") -> None:
         sys.stdout.flush()
     except BrokenPipeError:
         raise OutputClosed from None
+    except OSError:
+        drop_stdout()  # what is still buffered would fail once more at the very end
+        raise
 
 
 def check_stdout() -> None:
