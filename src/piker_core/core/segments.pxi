@@ -155,7 +155,6 @@ cdef int _open_ticks(FeedEngine engine, tick_capacity) except -1:
     cdef char why[256]
     cdef int fd, created = 0, status
     cdef bytes name = segment_name(engine.namespace, engine.provider, "", 0)
-    cdef pk_header *header
     what = f"{engine.provider}'s ticks"
     if not isinstance(tick_capacity, int) or not 0 < tick_capacity <= 1 << 32:
         raise ValueError(f"tick_capacity {tick_capacity!r:.80} must be a positive number of ticks")
@@ -173,7 +172,6 @@ cdef int _open_ticks(FeedEngine engine, tick_capacity) except -1:
     if status:
         pk_drop_lock(&engine.lock)
         raise _segment_error(name, why)
-    header = engine.ticks.segment.header
     if pk_resume_ticks(&engine.ticks):
         pk_drop_lock(&engine.lock)
         raise SegmentError(f"/dev/shm/{name.decode()} has an impossible head (layout version {PK_VERSION}); remove it")
