@@ -63,7 +63,7 @@ static void remove_files(void) {
 
 static void read_bars(const pk_segment *s) {
     pk_row rows[64];
-    pk_gap gaps[8];
+    pk_gap *gaps = calloc(s->table_capacity, sizeof *gaps); /* exactly what it may fill */
     char about[PK_ABOUT];
     uint64_t first, head, known, found;
     if (pk_extent(s, &first, &head) == PK_OK) {
@@ -73,6 +73,7 @@ static void read_bars(const pk_segment *s) {
         pk_intact(s, first, head - first, pk_clock(s));
     }
     pk_read_gaps(s, gaps, &known);
+    free(gaps);
     pk_read_about(s, about);
 }
 

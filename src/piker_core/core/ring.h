@@ -185,7 +185,8 @@ static inline void pk_put_gap(pk_segment *s, int64_t start_ns, int64_t end_ns, c
     pk_write_gap(s, place, words);
 }
 
-/* Copy the newest records, oldest first, and say how many; PK_BUSY if they do not hold still. */
+/* Copy the newest records, oldest first, and say how many (gaps: room for table_capacity);
+ * PK_BUSY if they do not hold still. */
 static inline int pk_read_gaps(const pk_segment *s, pk_gap *gaps, uint64_t *known) {
     const pk_header *header = s->header;
     for (int tries = 0; tries < PK_TRIES; tries++) {
