@@ -9,14 +9,14 @@ import trio
 from hypothesis import given
 from hypothesis import strategies as st
 
+from piker_core.simulation.exchange import Exchange
+from piker_core.simulation.limits import AttemptLimit, TokenBucket, Traffic
+from piker_core.simulation.line import Line
+from piker_core.simulation.market import Market
 from providers.kraken.venue import Venue, open_venue
-from providers.kraken.venue_exchange import Exchange
 from providers.kraken.venue_faults import Faults
-from providers.kraken.venue_limits import AttemptLimit, TokenBucket, Traffic
-from providers.kraken.venue_market import Market
 from providers.kraken.venue_pairs import CATALOGUE
 from providers.kraken.venue_requests import Desk, Topic
-from providers.kraken.venue_stream import Line
 
 
 @pytest.fixture

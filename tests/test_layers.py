@@ -20,7 +20,10 @@ RESOURCES = 3
 FLOORS = {
     COMPILED: ("core.native", "core.rings", "core.ticks", "core.fold", "core.engine"),
     WORDS: ("dtypes", "errors", "messages", "symbols"),
-    RESOURCES: ("channel", "config", "provider", "segments", "tasks", "waiting"),
+    RESOURCES: (
+        *("channel", "config", "provider", "segments", "tasks", "waiting"),
+        *("adapter", "simulation"),
+    ),
     4: ("feed", "feeder", "history", "quotes"),
     6: ("__main__", "cli"),
 }

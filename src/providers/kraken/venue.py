@@ -16,13 +16,13 @@ from functools import partial
 import msgspec
 import trio
 
-from .venue_exchange import Exchange
+from piker_core.simulation.http import serve_http
+from piker_core.simulation.market import VenueCandle, VenueTrade
+
 from .venue_faults import Faults
 from .venue_frames import encode_json
-from .venue_http import serve_http
 from .venue_link import Limits
-from .venue_market import Market, VenueCandle, VenueTrade
-from .venue_pairs import VenuePair, select_pairs
+from .venue_pairs import PairExchange, PairMarket, VenuePair, select_pairs
 from .venue_rest import RestServer
 from .venue_socket import PATH, SocketServer
 
@@ -68,7 +68,7 @@ class Venue:
 
     def __init__(
         self,
-        exchange: Exchange,
+        exchange: PairExchange,
         *,
         seed: int,
         limits: Limits,
@@ -84,7 +84,7 @@ class Venue:
         self._rest = RestServer(exchange, self.faults, rate=rest_rate, burst=rest_burst)
         exchange.listeners.append(self._sockets)
 
-    def market(self, name: str) -> Market:
+    def market(self, name: str) -> PairMarket:
         """The market of a pair, by any of its names; raises `ValueError`."""
         market = self._exchange.find(name)
         if market is None:
@@ -221,7 +221,7 @@ async def open_venue(
         abandon_on_cancel=True,
     )
     made = Venue(
-        Exchange(markets),
+        PairExchange(markets),
         seed=seed,
         limits=limits or Limits(),
         rest_rate=rest_rate,
@@ -238,10 +238,10 @@ def _draw(
     history_s: float,
     live_rate: float,
     history_rate: float,
-) -> list[Market]:
+) -> list[PairMarket]:
     start_ns = time.time_ns()
     return [
-        Market(
+        PairMarket(
             pair,
             seed,
             start_ns=start_ns,

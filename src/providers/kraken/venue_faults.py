@@ -7,7 +7,7 @@ from typing import Protocol
 
 import numpy as np
 
-from .venue_market import Rows
+from piker_core.simulation.market import Rows
 
 
 class FaultSite(Protocol):

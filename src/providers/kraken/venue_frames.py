@@ -10,8 +10,10 @@ from datetime import UTC, datetime
 
 import msgspec
 
-from .venue_market import NS, Market, Rows, Totals, total
-from .venue_pairs import SIZE_DECIMALS, VenueAsset, VenuePair
+from piker_core.simulation.listing import SIZE_DECIMALS
+from piker_core.simulation.market import NS, Rows, Totals, total
+
+from .venue_pairs import PairMarket, VenueAsset, VenuePair
 
 HEARTBEAT = b'{"channel":"heartbeat"}'
 INTERVALS = (1, 5, 15, 30, 60, 240, 1440, 10080, 21600)
@@ -130,7 +132,7 @@ def trade_frame(pair: VenuePair, rows: Rows, *, snapshot: bool = False) -> bytes
     return encode_json({"channel": "trade", "type": kind, "data": trades})
 
 
-def ticker_frame(market: Market, now_ns: int, *, snapshot: bool = False) -> bytes:
+def ticker_frame(market: PairMarket, now_ns: int, *, snapshot: bool = False) -> bytes:
     """Best quote and the figures of the last 24 hours."""
     quote, decimals = market.quote, market.pair.price_decimals
     last = market.last_units()
@@ -156,7 +158,7 @@ def ticker_frame(market: Market, now_ns: int, *, snapshot: bool = False) -> byte
     return encode_json({"channel": "ticker", "type": kind, "data": [ticker]})
 
 
-def ohlc_update(market: Market, interval: int, now_ns: int) -> bytes | None:
+def ohlc_update(market: PairMarket, interval: int, now_ns: int) -> bytes | None:
     """The running bar of an interval in minutes; None if nothing traded in it."""
     begin_s = now_ns // NS // (interval * 60) * interval * 60
     rows = market.between(begin_s * NS, now_ns + 1)
@@ -166,7 +168,7 @@ def ohlc_update(market: Market, interval: int, now_ns: int) -> bytes | None:
     return _ohlc_frame(market.pair, interval, bars, int(rows["time_ns"][-1]), "update")
 
 
-def ohlc_snapshot(market: Market, interval: int, now_ns: int) -> bytes:
+def ohlc_snapshot(market: PairMarket, interval: int, now_ns: int) -> bytes:
     """The newest bars that traded; silent intervals are absent."""
     period_s = interval * 60
     end_s = now_ns // NS // period_s * period_s + period_s

@@ -13,11 +13,12 @@ import trio
 from websockets.exceptions import ConnectionClosed
 from websockets.trio.server import ServerConnection
 
+from piker_core.simulation.limits import TokenBucket
+from piker_core.simulation.line import Line
+from piker_core.simulation.market import Rows
+
 from .venue_frames import HEARTBEAT
-from .venue_limits import TokenBucket
-from .venue_market import Rows
 from .venue_requests import Desk, Topic
-from .venue_stream import Line
 
 HEARTBEAT_S = 1.0
 _FRAME_COST = 64  # what a frame costs in memory beyond its text

@@ -1,11 +1,13 @@
 """The pairs and assets a simulated Kraken lists, under all their names."""
 
 from collections.abc import Sequence
-from decimal import Decimal
 
 import msgspec
 
-SIZE_DECIMALS = 8
+from piker_core.simulation.exchange import Exchange
+from piker_core.simulation.listing import SIZE_DECIMALS, Listing
+from piker_core.simulation.market import Market
+
 _TAKER = ((0, 0.4), (10000, 0.35), (50000, 0.24), (100000, 0.22), (250000, 0.2))
 _MAKER = ((0, 0.25), (10000, 0.2), (50000, 0.14), (100000, 0.12), (250000, 0.1))
 
@@ -21,39 +23,23 @@ class VenueAsset(msgspec.Struct, frozen=True):
     borrowable: bool = True
 
 
-class VenuePair(msgspec.Struct, frozen=True, kw_only=True):
-    """A pair under its four names, its precision and its part of the trading.
+class VenuePair(Listing, frozen=True, kw_only=True):
+    """A pair under its four names; `symbol` is the one of WebSocket v2."""
 
-    Prices are counted in units of 10**-price_decimals; `tick_units` of them make one
-    tick. `live_share` and `history_share` are parts of the venue's trade rates; a pair
-    whose `live_share` is 0 is quoted but never trades live.
-    """
-
-    symbol: str
     key: str
     altname: str
     wsname: str
     base: VenueAsset
     quote: VenueAsset
-    price_decimals: int
     cost_decimals: int
-    start_units: int
-    typical_size: float
-    size_min: str
-    live_share: float
-    history_share: float
-    first_id: int
-    tick_units: int = 1
-
-    @property
-    def tick(self) -> Decimal:
-        """The price step."""
-        return Decimal(self.tick_units).scaleb(-self.price_decimals)
 
     def names(self) -> tuple[str, ...]:
         """Every name REST accepts for the pair."""
         return (self.key, self.altname, self.wsname, self.symbol)
 
+
+PairMarket = Market[VenuePair]
+PairExchange = Exchange[VenuePair]
 
 _BTC = VenueAsset("XXBT", "XBT", "BTC", 10, 5)
 _ETH = VenueAsset("XETH", "ETH", "ETH", 10, 5)

@@ -10,7 +10,6 @@ from typing import Annotated, Literal, NamedTuple, Protocol
 
 import msgspec
 
-from .venue_exchange import Exchange
 from .venue_faults import Faults
 from .venue_frames import (
     INTERVALS,
@@ -23,8 +22,7 @@ from .venue_frames import (
     ticker_frame,
     trade_frame,
 )
-from .venue_market import Market
-from .venue_pairs import list_assets
+from .venue_pairs import PairExchange, PairMarket, list_assets
 
 _ReqId = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 PRIVATE_CHANNELS = frozenset({"executions", "balances", "level3"})
@@ -106,7 +104,7 @@ class _Refused(Exception):
 class Desk:
     """Answers the requests of all clients."""
 
-    def __init__(self, exchange: Exchange, faults: Faults) -> None:
+    def __init__(self, exchange: PairExchange, faults: Faults) -> None:
         self._exchange = exchange
         self._faults = faults
 
@@ -189,7 +187,7 @@ class Desk:
         client.unsubscribe(found)
         _acknowledge(client, request, _result(found, None))
 
-    def _market(self, topic: Topic) -> Market:
+    def _market(self, topic: Topic) -> PairMarket:
         market = self._exchange.find(topic.symbol)
         refused = topic.symbol in self._faults.refused_symbols
         # WebSocket v2 knows a pair by its v2 symbol alone, XBT/USD is a REST name
@@ -199,7 +197,7 @@ class Desk:
         return market
 
     def _send_snapshot(
-        self, client: Client, topic: Topic, market: Market | None
+        self, client: Client, topic: Topic, market: PairMarket | None
     ) -> None:
         now_ns = time.time_ns()
         if market is None:

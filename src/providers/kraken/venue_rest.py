@@ -15,13 +15,19 @@ from http import HTTPStatus
 
 import trio
 
-from .venue_exchange import Exchange
+from piker_core.simulation.http import Call, Reply
+from piker_core.simulation.limits import TokenBucket, Traffic
+from piker_core.simulation.market import NS
+
 from .venue_faults import Faults
 from .venue_frames import INTERVALS, encode_json
-from .venue_http import Call, Reply
-from .venue_limits import TokenBucket, Traffic
-from .venue_market import NS, Market
-from .venue_pairs import describe_asset, describe_pair, list_assets
+from .venue_pairs import (
+    PairExchange,
+    PairMarket,
+    describe_asset,
+    describe_pair,
+    list_assets,
+)
 from .venue_rows import book, ohlc_row, price_text, ticker_row, trade_row
 
 OHLC_ROWS = 720
@@ -56,7 +62,7 @@ class RestServer:
     """
 
     def __init__(
-        self, exchange: Exchange, faults: Faults, *, rate: float, burst: float
+        self, exchange: PairExchange, faults: Faults, *, rate: float, burst: float
     ) -> None:
         self.requests: Counter[str] = Counter()
         self.refused = 0
@@ -214,7 +220,7 @@ class RestServer:
         ]
         return {market.pair.key: rows, "last": rows[-1][0]}
 
-    def _asked(self, query: Query) -> Sequence[Market]:
+    def _asked(self, query: Query) -> Sequence[PairMarket]:
         """The markets `pair` names; all of them without it."""
         names = _names(query, "pair")
         found = [self._exchange.find(name) for name in names]
@@ -223,7 +229,7 @@ class RestServer:
             raise _Refused("EQuery:Unknown asset pair")
         return markets or self._exchange.markets
 
-    def _one(self, query: Query) -> Market:
+    def _one(self, query: Query) -> PairMarket:
         if "pair" not in query:
             raise _Refused(INVALID_ARGUMENTS)
         market = self._exchange.find(query["pair"])

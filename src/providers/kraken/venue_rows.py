@@ -2,9 +2,11 @@
 
 import numpy as np
 
+from piker_core.simulation.listing import SIZE_DECIMALS
+from piker_core.simulation.market import DAY_NS, NS, Totals, total
+
 from .venue_frames import fixed_text
-from .venue_market import DAY_NS, NS, Market, Totals, total
-from .venue_pairs import SIZE_DECIMALS, VenuePair
+from .venue_pairs import PairMarket, VenuePair
 
 
 def _decimals(pair: VenuePair) -> int:
@@ -41,7 +43,7 @@ def ohlc_row(pair: VenuePair, time_s: int, bar: Totals) -> tuple[object, ...]:
     return (time_s, *texts, fixed_text(bar.volume, SIZE_DECIMALS), bar.count)
 
 
-def ticker_row(market: Market, now_ns: int) -> dict[str, object]:
+def ticker_row(market: PairMarket, now_ns: int) -> dict[str, object]:
     """A row of `Ticker`: figures of today (UTC) and of the last 24 hours."""
     pair, quote, last = market.pair, market.quote, market.last_units()
     still = Totals(last, last, last, last, 0, 0, 0)
@@ -71,7 +73,7 @@ def _quoted(pair: VenuePair, units: int, size: int) -> tuple[str, str, str]:
     return (price_text(pair, units), str(lots), f"{lots}.000")
 
 
-def book(market: Market, count: int) -> dict[str, object]:
+def book(market: PairMarket, count: int) -> dict[str, object]:
     """Price levels around the best quote, the same for as long as that stands."""
     pair, quote = market.pair, market.quote
     rng = np.random.Generator(np.random.PCG64(quote.time_ns))
@@ -94,7 +96,7 @@ def book(market: Market, count: int) -> dict[str, object]:
 
 def _levels(
     rng: np.random.Generator,
-    market: Market,
+    market: PairMarket,
     best: int,
     best_size: int,
     count: int,

@@ -18,7 +18,10 @@ from websockets.frames import CloseCode
 from websockets.http11 import Request, Response
 from websockets.trio.server import Server, ServerConnection, serve
 
-from .venue_exchange import Exchange
+from piker_core.simulation.limits import AttemptLimit
+from piker_core.simulation.line import Gate, Line
+from piker_core.simulation.market import Rows
+
 from .venue_faults import Faults
 from .venue_frames import (
     INTERVALS,
@@ -27,11 +30,9 @@ from .venue_frames import (
     ticker_frame,
     trade_frame,
 )
-from .venue_limits import AttemptLimit
 from .venue_link import Limits, Link
-from .venue_market import Market, Rows
+from .venue_pairs import PairExchange, PairMarket
 from .venue_requests import Desk, Topic
-from .venue_stream import Gate, Line
 
 PATH = "/v2"
 _BEAT_S = 0.1
@@ -42,7 +43,7 @@ class SocketServer:
     """All WebSocket clients of a venue, and what they are told."""
 
     def __init__(
-        self, exchange: Exchange, faults: Faults, *, seed: int, limits: Limits
+        self, exchange: PairExchange, faults: Faults, *, seed: int, limits: Limits
     ) -> None:
         self.limits = limits
         self.links: set[Link] = set()
@@ -175,7 +176,7 @@ class SocketServer:
 
     # What the exchange tells
 
-    def on_trades(self, market: Market, bursts: list[Rows]) -> None:
+    def on_trades(self, market: PairMarket, bursts: list[Rows]) -> None:
         """Send trades, running bars and the ticker."""
         symbol = market.pair.symbol
         for rows in bursts:
@@ -184,7 +185,7 @@ class SocketServer:
         self._send_ticker(market, Topic("ticker", symbol, "trades"))
         self._send_ticker(market, Topic("ticker", symbol, "bbo"))
 
-    def on_quote(self, market: Market) -> None:
+    def on_quote(self, market: PairMarket) -> None:
         """Send the ticker to those who follow the best quote."""
         self._send_ticker(market, Topic("ticker", market.pair.symbol, "bbo"))
 
@@ -193,7 +194,7 @@ class SocketServer:
         for link in self.links:
             link.send(status_frame(system, link.number))
 
-    def _send_trades(self, market: Market, rows: Rows) -> None:
+    def _send_trades(self, market: PairMarket, rows: Rows) -> None:
         symbol, faults = market.pair.symbol, self._faults
         plain: bytes | None = None
         for link in self._audience[Topic("trade", symbol)]:
@@ -209,7 +210,7 @@ class SocketServer:
                 plain = plain or trade_frame(market.pair, rows)
                 link.send(plain)
 
-    def _send_bars(self, market: Market, time_ns: int) -> None:
+    def _send_bars(self, market: PairMarket, time_ns: int) -> None:
         for interval in INTERVALS:
             links = self._audience[Topic("ohlc", market.pair.symbol, interval)]
             frame = ohlc_update(market, interval, time_ns) if links else None
@@ -217,7 +218,7 @@ class SocketServer:
                 for link in links:
                     link.send(frame)
 
-    def _send_ticker(self, market: Market, topic: Topic) -> None:
+    def _send_ticker(self, market: PairMarket, topic: Topic) -> None:
         links = self._audience[topic]
         if links:
             frame = ticker_frame(market, market.quote.time_ns)

@@ -1,4 +1,4 @@
-"""The exchange behind a simulated Kraken's two servers: its markets, clock and state.
+"""The exchange behind the servers of a simulated venue: its markets, clock and state.
 
 Rules this file owns:
 
@@ -11,36 +11,38 @@ Rules this file owns:
 import time
 from collections import deque
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Generic, Protocol, TypeVar
 
 import trio
 
-from .venue_market import NS, Market, Rows
+from piker_core.simulation.listing import Listing
+from piker_core.simulation.market import NS, Market, Rows
 
 SPREADS = 200
+P = TypeVar("P", bound=Listing)
 _LEAST_SLEEP_S = 0.0005
 _STAGES = (("maintenance", 0.5), ("cancel_only", 0.25), ("post_only", 0.25))
 
 
-class Listener(Protocol):
+class Listener(Protocol[P]):
     """Who is told of what happens."""
 
-    def on_trades(self, market: Market, bursts: list[Rows]) -> None:
+    def on_trades(self, market: Market[P], bursts: list[Rows]) -> None:
         """Trades happened, oldest first, one time stamp a burst."""
 
-    def on_quote(self, market: Market) -> None:
+    def on_quote(self, market: Market[P]) -> None:
         """The best quote changed without a trade."""
 
     def on_system(self, system: str) -> None:
         """The state of the system changed."""
 
 
-class Exchange:
+class Exchange(Generic[P]):
     """Markets that trade by the wall clock."""
 
-    def __init__(self, markets: Sequence[Market]) -> None:
+    def __init__(self, markets: Sequence[Market[P]]) -> None:
         self.markets = tuple(markets)
-        self.listeners: list[Listener] = []
+        self.listeners: list[Listener[P]] = []
         self.system = "online"
         self._names = {
             name: market for market in markets for name in market.pair.names()
@@ -56,11 +58,11 @@ class Exchange:
         for market in markets:
             self._note_spread(market)
 
-    def find(self, name: str) -> Market | None:
+    def find(self, name: str) -> Market[P] | None:
         """The market of a pair, by any of its names."""
         return self._names.get(name)
 
-    def spreads(self, market: Market) -> Sequence[tuple[int, int, int]]:
+    def spreads(self, market: Market[P]) -> Sequence[tuple[int, int, int]]:
         """Newest quotes of a market, oldest first: time in s, bid, ask in units."""
         return self._spreads[market.pair.symbol]
 
@@ -97,7 +99,7 @@ class Exchange:
         dues = (market.due_ns() for market in self.markets)
         return min(times + [due for due in dues if due is not None])
 
-    def _note_spread(self, market: Market) -> None:
+    def _note_spread(self, market: Market[P]) -> None:
         quote = market.quote
         row = (quote.time_ns // NS, quote.bid, quote.ask)
         self._spreads[market.pair.symbol].append(row)

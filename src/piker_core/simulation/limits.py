@@ -1,4 +1,4 @@
-"""How often a simulated Kraken lets its clients call and connect."""
+"""How often a simulated venue lets its clients call and connect."""
 
 from collections import deque
 

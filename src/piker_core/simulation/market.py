@@ -12,13 +12,13 @@ Rules this file owns:
 
 from decimal import Decimal
 from fractions import Fraction
-from typing import Literal
+from typing import Generic, Literal, TypeVar
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from .venue_pairs import SIZE_DECIMALS, VenuePair
+from piker_core.simulation.listing import SIZE_DECIMALS, Listing
 
 NS = 1_000_000_000
 DAY_NS = 86_400 * NS
@@ -38,6 +38,7 @@ TRADE_ROW = np.dtype(
     ]
 )
 Rows = NDArray[np.void]
+P = TypeVar("P", bound=Listing)
 
 
 class VenueTrade(msgspec.Struct, frozen=True):
@@ -141,12 +142,12 @@ def merge(first: Totals | None, second: Totals | None) -> Totals | None:
     )
 
 
-class Market:
+class Market(Generic[P]):
     """One pair's trades: those that happened, and those drawn ahead."""
 
     def __init__(
         self,
-        pair: VenuePair,
+        pair: P,
         seed: int,
         *,
         start_ns: int,
