@@ -10,14 +10,21 @@ import pytest
 
 import piker_core as pk
 
-WATCHDOG_S = float(os.environ.get("PIKER_WATCHDOG_S", "120"))
+WATCHDOG_S = float(os.environ.get("PIKER_WATCHDOG_S", "300"))
 _numbers = itertools.count()
+_stderr = pytest.StashKey[int]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Keep the standard error that there is while no test's output is captured."""
+    config.stash[_stderr] = os.dup(2)
 
 
 @pytest.fixture(autouse=True)
-def watchdog() -> Iterator[None]:
+def watchdog(request: pytest.FixtureRequest) -> Iterator[None]:
     """Ends the run with every thread's stack when a test hangs."""
-    faulthandler.dump_traceback_later(WATCHDOG_S, exit=True)
+    stderr = request.config.stash[_stderr]
+    faulthandler.dump_traceback_later(WATCHDOG_S, exit=True, file=stderr)
     yield
     faulthandler.cancel_dump_traceback_later()
 
