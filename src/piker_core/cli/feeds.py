@@ -17,7 +17,7 @@ from piker_core.cli.rows import (
     price_digits,
     price_text,
 )
-from piker_core.cli.watch import Event, RingWatch, event_fields
+from piker_core.cli.watch import Event, RingWatch, event_fields, status_text
 from piker_core.feed import Feed, Flume, open_feed
 
 LOOK_S = 0.5
@@ -92,7 +92,7 @@ def _print_event(out: Output, fqme: str, event: Event, digits: int) -> None:
         mark = "  (revised)" if kind == "revision" else ""
         out.line(f"{fqme:{MARKET_WIDTH}}  {cells}{mark}")
     elif kind == "status":
-        out.note(f"{fqme}: {content['status']}")
+        out.note(f"{fqme}: {status_text(content)}")
     elif kind == "gap":
         out.note(f"{fqme}: {gap_text(content)}")
     else:
