@@ -4,7 +4,6 @@ Source: https://docs.kraken.com/api/docs/guides/spot-rest-intro
 """
 
 import logging
-import math
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -17,7 +16,9 @@ import trio
 
 import piker_core as pk
 from piker_core.config import Secret, load_section
-from piker_core.errors import ConfigError, DataThrottle, ProviderError
+from piker_core.errors import ConfigError
+from piker_core.symbol_cache import SymbolCache, is_loopback
+from piker_core.symbol_table import SymbolTable
 from piker_core.symbols import MktPair
 
 from .answers import (
@@ -88,13 +89,16 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class _Shared:
     """What the clients of one address have in common within a trio run."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, url: str, config: Config) -> None:
         self.limiter = Limiter(
             config.rest_rate, config.rest_burst, pause_s=config.throttle_pause_s
         )
-        self.lock = trio.Lock()
-        self.table: PairTable | None = None
-        self.fetched_at = -math.inf
+        self.symbols = SymbolCache(
+            *(PROVIDER, url),
+            build=PairTable.of,
+            ttl_s=config.pairs_ttl_s,
+            on_disk=not is_loopback(url),
+        )
 
 
 _states: trio.lowlevel.RunVar[dict[tuple[str, float, int], _Shared]] = (
@@ -134,22 +138,11 @@ class Client:
 
         An old table is used on when the venue does not give a new one.
         """
-        shared, asked_at = self._shared, trio.current_time()
-        async with shared.lock:
-            oldest = trio.current_time() - self.config.pairs_ttl_s
-            if refresh:
-                oldest = max(oldest, asked_at)
-            if shared.table is not None and shared.fetched_at >= oldest:
-                return shared.table
-            try:
-                reply = await self._rest.get("AssetPairs", {}, subject="all pairs")
-                shared.table = decode_pairs(reply)
-                shared.fetched_at = trio.current_time()
-            except (ProviderError, DataThrottle) as error:
-                if refresh or shared.table is None:
-                    raise
-                log.warning("using an old table of pairs: %s", error)
-            return shared.table
+        return await self._shared.symbols.get(self._fetch_pairs, refresh=refresh)
+
+    async def _fetch_pairs(self) -> SymbolTable:
+        reply = await self._rest.get("AssetPairs", {}, subject="all pairs")
+        return (await trio.to_thread.run_sync(decode_pairs, reply)).symbols
 
     async def pair(self, pair: str | Pair) -> Pair:
         """The pair of a name, `xbtusd.kraken` or any other it has."""
@@ -281,7 +274,7 @@ def _shared_state(url: str, config: Config) -> _Shared:
         _states.set(states)
     key = (url, config.rest_rate, config.rest_burst)
     if key not in states:
-        states[key] = _Shared(config)
+        states[key] = _Shared(url, config)
     return states[key]
 
 
