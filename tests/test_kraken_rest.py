@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import piker_core as pk
+from piker_core.adapter.limiter import Limiter
 from providers.kraken import api
-from providers.kraken.rest import Limiter
 from tests.kraken_answers import OHLC, PAIRS, TRADES, Answer, Venue, error, ok
 
 

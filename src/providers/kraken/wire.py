@@ -211,10 +211,16 @@ def normalize_ticker(
 
 
 def subscribe_request(
-    channel: str, symbols: Sequence[str], req_id: int, **params: Any
+    channel: str,
+    symbols: Sequence[str],
+    req_id: int,
+    *,
+    method: str = "subscribe",
+    **params: Any,
 ) -> bytes:
-    """A subscription of several symbols to one channel; it is acked once a symbol."""
+    """A subscription of several symbols to one channel, or the end of it.
+
+    It is acked once a symbol.
+    """
     asked = {"channel": channel, "symbol": list(symbols)} | params
-    return msgspec.json.encode(
-        {"method": "subscribe", "params": asked, "req_id": req_id}
-    )
+    return msgspec.json.encode({"method": method, "params": asked, "req_id": req_id})

@@ -1,0 +1,454 @@
+"""Calls to a venue over HTTP: pacing, retries, and what each kind of answer means.
+
+Rules this file owns:
+
+1. Every attempt takes its cost of the limiter, retries too; waiters keep their order.
+2. A refusal for too many calls stops everybody who shares the limiter, then is raised
+   as `DataThrottle`; it is never retried here.
+3. What may pass by itself (no connection, silence, 5xx, what the venue's judge calls
+   transient) is retried with jittered back-off, then raised as `ProviderError`. All
+   else is raised at once. What changes something at the venue is sent once: where it
+   may have been done nevertheless, the error is an `OutcomeUnknown`.
+4. Only the body of an answer judged ok is decoded, and no exception of httpx or msgspec
+   gets out.
+
+What an answer means is the venue's business: it gives a `Judge`.
+"""
+
+import logging
+import random
+import ssl
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from functools import cache
+from importlib.metadata import version
+from typing import Literal, TypeVar
+from urllib.parse import quote, urlencode
+
+import httpx
+import msgspec
+import trio
+
+from piker_core.adapter.clock import Moment, VenueClock
+from piker_core.adapter.defaults import RestLimits
+from piker_core.adapter.limiter import Limiter, Used
+from piker_core.adapter.shared import share
+from piker_core.errors import ConfigError, DataThrottle, NotFound, ProviderError
+
+T = TypeVar("T")
+Params = Mapping[str, str | int | float]
+
+log = logging.getLogger("piker_core.adapter")
+
+_LONGEST_BACKOFF_S = 8.0
+_UNDECODABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+_NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
+
+
+class Site(msgspec.Struct, frozen=True):
+    """What errors about a venue have to name.
+
+    `section` of the configuration, the keys of the address and of the rate there, and
+    where the venue says how it is, if it does. `dated`: the Date header of its answers
+    is the venue's time, as far as there is nothing better.
+    """
+
+    name: str
+    section: str
+    url_key: str = "rest_url"
+    rate_key: str = "rest_rate"
+    status_page: str = ""
+    dated: bool = False
+
+    @property
+    def where(self) -> str:
+        """The key of the address, as errors name it."""
+        return f"{self.url_key} in [{self.section}]"
+
+
+class Verdict(msgspec.Struct, frozen=True):
+    """What an answer means.
+
+    `ok`: `result` is to be decoded. `transient`: it may pass. `throttled`: too many
+    calls, for `wait_s` if the venue says so. `unknown`: there is no such market.
+    `clock`: our time stamp was refused. `garbled`: it cannot be understood. `refused`:
+    all else. `text` says why; `warnings` are logged; `used` are reported budgets.
+    """
+
+    kind: Literal[
+        "ok", "transient", "throttled", "unknown", "clock", "garbled", "refused"
+    ]
+    text: str = ""
+    result: bytes | msgspec.Raw = b""
+    wait_s: float | None = None
+    warnings: tuple[str, ...] = ()
+    used: tuple[Used, ...] = ()
+
+
+Judge = Callable[[httpx.Response], Verdict]
+"""Looks at status, headers and body; `judge_http` knows what HTTP itself says."""
+
+
+class OutcomeUnknown(ProviderError):
+    """It is not known whether the venue did what it was asked: ask it, never repeat."""
+
+
+class RestStatistics(msgspec.Struct, frozen=True):
+    """What a client has done: requests sent, of them retries, refusals, failures."""
+
+    requests: int
+    retries: int
+    throttled: int
+    failed: int
+    warnings: int
+
+
+class Request(msgspec.Struct, frozen=True):
+    """A call before it is sent: what a `Signer` gets, and gives back signed.
+
+    `params` go into the address, or into a form body if `form`. `encoded` is what is
+    sent, byte for byte. `changes`: it does something at the venue, such as an order.
+    """
+
+    method: str
+    path: str
+    params: dict[str, str | int | float]
+    headers: dict[str, str] = {}
+    form: bool = False
+    changes: bool = False
+
+    def encoded(self) -> str:
+        """The parameters in their order, percent-encoded."""
+        return urlencode(self.params, quote_via=quote)
+
+
+Signer = Callable[[Request], Request]
+"""Adds time stamp, nonce, key and signature; called anew for every attempt."""
+
+
+class Reply(msgspec.Struct, frozen=True):
+    """The result of an answer, with what an error about it has to name."""
+
+    result: bytes | msgspec.Raw
+    body: bytes
+    url: str
+    subject: str
+    site: Site
+    moment: Moment | None = None
+    headers: Mapping[str, str] = {}
+
+    def decode(self, kind: type[T]) -> T:
+        """The result as `kind`. Raises ProviderError with the body as frame."""
+        try:
+            return msgspec.json.decode(self.result, type=kind)
+        except _UNDECODABLE as error:
+            raise self.refuse(str(error)) from None
+
+    def part(self, result: msgspec.Raw) -> "Reply":
+        """The same answer with a part of its result as the result."""
+        return msgspec.structs.replace(self, result=result)
+
+    def refuse(self, reason: str) -> ProviderError:
+        """The error to raise for a result that cannot be understood."""
+        return ProviderError(
+            f"{self.url} ({self.subject}) answered what cannot be understood: "
+            f"{reason}; try again, or check that {self.site.where} is "
+            f"{self.site.name}'s",
+            frame=self.body,
+        )
+
+
+class _Failed(Exception):
+    """An attempt failed in a way that may pass; `sent` unless nothing left us."""
+
+    def __init__(
+        self,
+        reason: str,
+        body: bytes | None = None,
+        *,
+        sent: bool = True,
+        clock: bool = False,
+    ) -> None:
+        super().__init__(reason)
+        self.body, self.sent, self.clock = body, sent, clock
+
+
+class Rest:
+    """Calls to one address with one credential, by several tasks at once.
+
+    `resync` is awaited when the venue refused our time stamp; it is to ask the venue's
+    time and `clock.note` it.
+    """
+
+    def __init__(
+        self,
+        http: httpx.AsyncClient,
+        limiter: Limiter,
+        *,
+        site: Site,
+        url: str,
+        judge: Judge,
+        attempts: int,
+        timeout_s: float,
+        clock: VenueClock,
+    ) -> None:
+        self.site, self.clock = site, clock
+        self.resync: Callable[[], Awaitable[None]] | None = None
+        self._http, self._limiter, self._judge = http, limiter, judge
+        self._url, self._attempts, self._timeout_s = url, attempts, timeout_s
+        self._counts = dict.fromkeys(RestStatistics.__struct_fields__, 0)
+
+    def statistics(self) -> RestStatistics:
+        """Counters since the client was opened."""
+        return RestStatistics(**self._counts)
+
+    async def get(
+        self,
+        path: str,
+        params: Params,
+        *,
+        subject: str,
+        cost: float = 1.0,
+        sign: Signer | None = None,
+    ) -> Reply:
+        """Ask for something; `subject` is what errors say the call was about.
+
+        Raises DataThrottle, NotFound for an unknown market, else ProviderError.
+        """
+        request = Request("GET", path, dict(params))
+        return await self.call(request, subject=subject, cost=cost, sign=sign)
+
+    async def call(
+        self,
+        request: Request,
+        *,
+        subject: str,
+        cost: float = 1.0,
+        sign: Signer | None = None,
+    ) -> Reply:
+        """Make any call. Raises as `get` does.
+
+        One that changes something is sent again only if nothing was sent before or the
+        venue says that it did nothing; OutcomeUnknown if it may have been done.
+        """
+        where = f"{self._url}{request.path} ({subject})"
+        fault = _Failed("")
+        for attempt in range(self._attempts):
+            if attempt:
+                self._counts["retries"] += 1
+                log.warning("%s: %s, trying again", where, fault)
+                await self._wait(attempt, fault)
+            spent = await self._limiter.acquire(cost)
+            try:
+                return await self._attempt(request, sign, subject, spent)
+            except _Failed as error:
+                fault = error
+            if request.changes and fault.sent and not fault.clock:
+                self._counts["failed"] += 1
+                raise _outcome_unknown(f"{where}: {fault}", fault.body)
+        self._counts["failed"] += 1
+        page = f"{self.site.status_page} and " if self.site.status_page else ""
+        raise ProviderError(
+            f"{where}: {fault}, in {self._attempts} attempts; check the network, "
+            f"{page}{self.site.where}",
+            frame=fault.body,
+        )
+
+    async def _wait(self, attempt: int, fault: _Failed) -> None:
+        """Before another attempt: patience, or another look at the venue's clock."""
+        if fault.clock and self.resync is not None:
+            await self.resync()
+        else:
+            await trio.sleep(_backoff_s(attempt))
+
+    async def _attempt(
+        self, request: Request, sign: Signer | None, subject: str, spent: float
+    ) -> Reply:
+        self._counts["requests"] += 1
+        if sign is not None:
+            request = sign(request)
+        url = self._url + request.path
+        sent_at, sent_ns, sent_s = trio.current_time(), time.time_ns(), time.monotonic()
+        answer = await self._send(url, request)
+        moment = Moment(sent_ns, sent_ns + int((time.monotonic() - sent_s) * 1e9))
+        if self.site.dated and "Age" not in answer.headers:
+            self.clock.note_date(answer.headers.get("Date"), moment)
+        verdict = self._judge(answer)
+        for used in verdict.used:
+            sent_venue_s = sent_ns / 1e9 + self.clock.offset_s
+            self._limiter.adopt(used, spent=spent, sent_s=sent_venue_s)
+        reply = Reply(
+            verdict.result,
+            answer.content,
+            url,
+            subject,
+            self.site,
+            moment,
+            answer.headers,
+        )
+        for text in verdict.warnings:
+            self._counts["warnings"] += 1
+            log.warning("%s (%s): %s", url, subject, text)
+        if verdict.kind != "ok":
+            raise self._fault(verdict, reply, request, sent_at)
+        self._limiter.answered(sent_at=sent_at)
+        return reply
+
+    async def _send(self, url: str, request: Request) -> httpx.Response:
+        text, content, headers = request.encoded(), None, dict(request.headers)
+        if request.form:
+            content = text.encode()
+            headers["Content-Type"] = "application/x-www-form-urlencoded"
+        elif text:
+            url = f"{url}?{text}"
+        answer: httpx.Response | None = None
+        try:
+            with trio.move_on_after(self._timeout_s):
+                answer = await self._http.request(
+                    request.method, url, content=content, headers=headers
+                )
+        except (httpx.HTTPError, OSError) as error:
+            text = str(error) or type(error).__name__
+            sent = not isinstance(error, _NOT_SENT)
+            raise _Failed(f"no answer ({text})", sent=sent) from None
+        if answer is None:
+            raise _Failed(f"no answer within {self._timeout_s:g} s")
+        return answer
+
+    def _fault(
+        self, verdict: Verdict, reply: Reply, request: Request, sent_at: float
+    ) -> Exception:
+        """What to raise for an answer that is not ok."""
+        where, text = f"{reply.url} ({reply.subject})", verdict.text
+        if verdict.kind == "throttled":
+            self._counts["throttled"] += 1
+            delay = self._limiter.throttle(sent_at=sent_at, wait_s=verdict.wait_s)
+            return DataThrottle(
+                f"{where}: {text}; no calls for {delay:.1f} s, then lower "
+                f"{self.site.rate_key} in [{self.site.section}] if it happens again",
+                retry_after=delay,
+            )
+        if verdict.kind in ("transient", "clock"):
+            return _Failed(text, reply.body, clock=verdict.kind == "clock")
+        if verdict.kind == "garbled":
+            refusal = reply.refuse(text)
+            if request.changes:
+                return _outcome_unknown(str(refusal), reply.body)
+            return refusal
+        self._counts["failed"] += 1
+        if verdict.kind == "unknown":
+            return NotFound(
+                f"{self.site.name} does not know {reply.subject} ({text}); "
+                "piker-core search lists the markets there are"
+            )
+        return ProviderError(f"{where}: {text}", frame=reply.body)
+
+
+def _outcome_unknown(text: str, body: bytes | None) -> OutcomeUnknown:
+    advice = "it may have been done: ask the venue, do not send it again"
+    return OutcomeUnknown(f"{text}; {advice}", frame=body)
+
+
+def judge_http(answer: httpx.Response, site: Site) -> Verdict:
+    """What an answer means by its status, where it is none of the venue's interface."""
+    status = answer.status_code
+    if status in (418, 429):
+        wait_s = seconds(answer.headers.get("Retry-After"))
+        return Verdict("throttled", f"HTTP {status}", wait_s=wait_s)
+    if status >= 500:
+        return Verdict("transient", f"HTTP {status} from the venue's edge")
+    if status == 403:
+        advice = (
+            f"{site.name}'s edge refuses this address; wait some minutes without "
+            "calling, then use fewer calls or another network"
+        )
+        return Verdict("refused", f"HTTP 403, {advice}")
+    if answer.is_redirect:
+        target = answer.headers.get("Location", "nowhere")
+        advice = f"a redirect to {target}; mend {site.where}"
+    else:
+        advice = f"which is no answer of {site.name}'s API; check {site.where}"
+    return Verdict("refused", f"HTTP {status}, {advice}")
+
+
+def decode_body(answer: httpx.Response, kind: type[T]) -> T | Verdict:
+    """The body as `kind`, or the verdict that it is garbled: for judges."""
+    try:
+        return msgspec.json.decode(answer.content, type=kind)
+    except _UNDECODABLE as error:
+        return Verdict("garbled", str(error))
+
+
+@asynccontextmanager
+async def open_rest(
+    site: Site,
+    limits: RestLimits,
+    *,
+    url: str,
+    judge: Judge,
+    credential: str = "",
+    transport: httpx.AsyncBaseTransport | None = None,
+) -> AsyncIterator[Rest]:
+    """A client of one address with one `credential` (what tells it from others).
+
+    All of a trio run for the same address, credential and rate share one limiter and
+    one clock. `transport` takes the place of the network (tests, recordings). Nothing
+    is sent yet.
+    """
+    rate, burst = limits.rest_rate, limits.rest_burst
+    clock = share(
+        ("clock", url), lambda: VenueClock(site.name, alarm_s=limits.clock_alarm_s)
+    )
+    limiter = share(
+        ("rest", url, credential, rate, burst),
+        lambda: Limiter(
+            rate,
+            burst,
+            pause_s=limits.throttle_pause_s,
+            longest_s=limits.throttle_longest_s,
+            wall_s=clock.now_s,
+        ),
+    )
+    headers = {"User-Agent": f"piker-core/{version('piker-core')}"}
+    async with httpx.AsyncClient(
+        headers=headers, timeout=None, transport=transport, verify=_ssl_context()
+    ) as http:
+        yield Rest(
+            http,
+            limiter,
+            site=site,
+            url=url,
+            judge=judge,
+            attempts=limits.rest_attempts,
+            timeout_s=limits.rest_timeout_s,
+            clock=clock,
+        )
+
+
+def checked_url(text: str, site: Site, *, example: str) -> str:
+    """An address without a slash at its end. Raises ConfigError that names its key."""
+    key = f"[{site.section}] {site.url_key} {text!r}"
+    try:
+        url = httpx.URL(text)
+    except httpx.InvalidURL as error:
+        raise ConfigError(f"{key}: {error}") from None
+    if url.scheme not in ("http", "https") or not url.host:
+        raise ConfigError(f"{key} must be like {example}")
+    return text.rstrip("/")
+
+
+@cache
+def _ssl_context() -> ssl.SSLContext:
+    """One for all clients: to load the certificates takes tens of milliseconds."""
+    return httpx.create_ssl_context()
+
+
+def _backoff_s(attempt: int) -> float:
+    longest = min(0.5 * 2.0**attempt, _LONGEST_BACKOFF_S)
+    return random.uniform(longest / 2, longest)
+
+
+def seconds(text: str | None) -> float | None:
+    """A Retry-After header in seconds; None for its other form, a date."""
+    return float(text) if text and text.isascii() and text.isdecimal() else None
