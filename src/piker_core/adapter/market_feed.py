@@ -182,9 +182,9 @@ class MarketFeed:
         if self.started:
             self._say("stale", "nothing is heard")
 
-    def refuse(self, reason: str) -> None:
-        """The venue does not serve this market any more."""
-        self._lose("refused", time.time_ns())
+    def stop(self, cause: str, reason: str) -> None:
+        """The stream does not tell of this market any more."""
+        self._lose(cause, time.time_ns())
         self._say("stopped", reason)
 
     def fail(self, what: str, error: Exception) -> None:
@@ -237,8 +237,8 @@ class MarketFeed:
             self.floor_ns = start_ns
         anchor = self.tracker.expected - 1
         since_ns = min(start_ns, self.tracker.newest_ns) if anchor >= 0 else start_ns
-        self.gaps.append(Gap(start_ns, end_ns, cause, since_ns - SLACK_NS, anchor))
         self.handle.add_gap(start_ns=start_ns, end_ns=end_ns, cause=cause)
+        self.gaps.append(Gap(start_ns, end_ns, cause, since_ns - SLACK_NS, anchor))
 
     # Quotes
 
@@ -343,8 +343,8 @@ class MarketFeed:
                 end_ns = span.before_ns + 1
                 cause = "trades missing in stream"
                 gap = Gap(span.after_ns, end_ns, cause, since_ns, anchor)
-                self.gaps.append(gap)
                 self.handle.add_gap(start_ns=gap.start_ns, end_ns=end_ns, cause=cause)
+                self.gaps.append(gap)
 
     async def fill(self, asked_ns: int, *, final: bool) -> bool:
         """Read the venue's list once and push what is missing; whether all is done.
@@ -441,6 +441,30 @@ class MarketFeed:
         if not self.tracker.started:
             return None
         return max(self.tracker.newest_ns - SLACK_NS, 0), self.tracker.expected - 1
+
+
+Best = tuple[float, float, float, float]
+"""Bid, its size, ask, its size."""
+
+
+def best_ticks(before: Best | None, best: Best, time_ns: int) -> list[Quote]:
+    """What changed of the best bid and ask, as ticks.
+
+    A new price is a `bid` or `ask` tick, a new size alone a `bsize` or `asize` one; an
+    empty side (price 0) makes none.
+    """
+    ticks = []
+    for price_type, size_type, at in (("bid", "bsize", 0), ("ask", "asize", 2)):
+        price, size = best[at], best[at + 1]
+        kind = price_type
+        if before is not None and before[at] == price:
+            if before[at + 1] == size:
+                continue
+            kind = size_type
+        if price > 0:
+            tick = {"type": kind, "price": price, "size": size, "time_ns": time_ns}
+            ticks.append(tick)
+    return ticks
 
 
 def _tick(row: np.void) -> Quote:

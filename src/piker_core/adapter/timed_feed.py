@@ -67,8 +67,8 @@ class TimedMarketFeed(MarketFeed):
         until_ns = end_ns + self._edge_ns
         seen = self._log.since(since_ns)
         gap = TimedGap(start_ns, end_ns, cause, since_ns, -1, until_ns, seen)
-        self.gaps.append(gap)
         self.handle.add_gap(start_ns=start_ns, end_ns=end_ns, cause=cause)
+        self.gaps.append(gap)
 
     async def take_history(self, trades: Trades) -> None:
         """Trades of the venue's list that the stream had not, oldest first."""

@@ -74,13 +74,14 @@ class VenueFeed:
         self.stream.add(topics)
 
     def remove(self, venue_symbol: str) -> None:
-        """Take a market out of the stream; its rings end as they are."""
+        """Take a market out of the stream; it is stopped."""
         market = self.markets.pop(venue_symbol)
         topics = [topic for topic, owner in self._of.items() if owner is market]
         self.stream.remove(topics)
         for topic in topics:
             del self._of[topic]
             self._trades.discard(topic)
+        market.stop("unsubscribed", "it is not subscribed to any more")
 
     def set_trading(self, trading: bool) -> None:
         """Whether the venue trades at all now."""
@@ -142,7 +143,11 @@ class VenueFeed:
     def subscribed(self, topic: Topic) -> None:
         """A topic is served from now on."""
         if topic in self._trades:
-            self._of[topic].up(time.time_ns())
+            market = self._of[topic]
+            try:
+                market.up(time.time_ns())
+            except Exception as error:  # noqa: BLE001 - logged by the market
+                market.fail("its start failed", error)
 
     def refused(self, topic: Topic, reason: str) -> None:
         """The venue does not serve a topic."""
@@ -153,7 +158,7 @@ class VenueFeed:
             raise RefusedError(text)
         self.log.warning("%s", text)
         if topic in self._trades:
-            market.refuse(reason)
+            market.stop("refused", reason)
 
     def lost(self, topics: Sequence[Topic], cause: str, heard_ns: int) -> None:
         """No connection carries these any more."""
