@@ -142,7 +142,12 @@ async def test_a_body_that_cannot_be_decoded_is_an_error_with_the_frame(
 
 async def test_what_is_sent_names_us_and_is_encoded_byte_for_byte() -> None:
     acme = Acme()
-    params = {"symbol": "币安USD", "list": '["A","B"]', "text": "a b+c&d", "n": 1.5}
+    params: dict[str, Any] = {
+        "symbol": "币安USD",
+        "list": '["A","B"]',
+        "text": "a b+c&d",
+        "n": 1.5,
+    }
     request = Request("GET", "/ticker", params)
     async with acme.open() as rest:
         await rest.call(request, subject="abcusd.acme")

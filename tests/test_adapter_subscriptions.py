@@ -4,7 +4,7 @@ from collections.abc import Hashable
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -139,6 +139,21 @@ def test_what_was_dropped_and_is_wanted_again_is_asked_for_after_it_ended() -> N
     assert book.ack_request(ask.number) == ["t0"]
 
 
+@pytest.mark.parametrize("acked", [False, True])
+def test_one_that_was_dropped_and_is_wanted_again_before_the_venue_knew_goes_on(
+    acked: bool,
+) -> None:
+    book = SubscriptionBook(topics(1), rate=1.0, burst=1)
+    drain(book)
+    if acked:
+        book.ack("t0")
+    book.drop(["t0"])
+    book.want(["t0"])
+    assert book.wait_s(9.0) == EVER
+    assert acked or book.ack("t0")
+    assert book.state("t0") == "acked"
+
+
 def test_a_topic_that_ends_by_its_own_answer_is_forgotten() -> None:
     book = SubscriptionBook(topics(1))
     drain(book)
@@ -216,3 +231,4 @@ class Both(RuleBasedStateMachine):
 
 
 TestBoth = Both.TestCase
+TestBoth.settings = settings(max_examples=300, deadline=None)

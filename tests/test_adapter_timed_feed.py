@@ -179,7 +179,7 @@ async def test_a_repair_that_is_broken_off_counts_nothing_twice(
                 raise OSError(28, "/dev/shm is full")
             return await send(given)
 
-        host.send = fill_up  # type: ignore[method-assign]
+        host.send = fill_up  # type: ignore[method-assign,assignment]
         await repair(host, market)
         assert len(listing.asked) == 2
         assert sum(volumes(host).values()) == 200 and gaps(host) == [("cut", True)]
