@@ -11,7 +11,7 @@ import trio
 from piker_core.adapter import market_feed
 from piker_core.adapter.market_feed import MarketFeed
 from piker_core.adapter.watch import watch
-from tests.adapter_host import NS, Host, Listing, gaps, open_host, quote, tick
+from tests.adapter_host import NS, Host, Listing, gaps, open_host, quote, rows, tick
 from tests.adapter_socket import wait_until
 
 
@@ -113,6 +113,36 @@ async def test_the_hold_ends_when_its_time_is_up(namespace: str) -> None:
             await wait_until(lambda: market.handle.status == "live")
             assert market.handle.last_id == 1
         assert gaps(host, "slow") == [("start", False)]
+
+
+async def test_a_fetch_for_a_session_that_is_over_ends_no_other_hold(
+    namespace: str,
+) -> None:
+    class Stepped(Listing):
+        def __init__(self) -> None:
+            super().__init__()
+            self.turns = [trio.Event(), trio.Event()]
+
+        async def walk(self, since_ns: int, until_ns: int, first_id: int) -> Any:
+            turn = self.turns[len(self.asked)]
+            self.asked.append((since_ns, until_ns, first_id))
+            await turn.wait()
+            yield rows([]), 0
+
+    with open_host(namespace, hold_s=600.0) as host:
+        listing = Stepped()
+        market = add(host, "abc", listing)
+        async with open_watch(host):
+            market.up(time.time_ns())
+            await wait_until(lambda: listing.asked)
+            market.down("cut", time.time_ns())
+            market.up(time.time_ns())
+            listing.turns[0].set()
+            await wait_until(lambda: len(listing.asked) == 2)
+            assert market.held is not None
+            listing.turns[1].set()
+            await wait_until(lambda: market.handle.status == "live")
+        assert gaps(host, "abc") == []
 
 
 async def test_a_watch_that_breaks_stops_that_market_alone(

@@ -364,13 +364,19 @@ class Stream:
             async with open_nursery() as nursery:
                 while True:
                     lane.idle, lane.proven = trio.Event(), False
-                    nursery.start_soon(self._session, lane, self._link(lane), nursery)
+                    nursery.start_soon(
+                        self._session, lane, self.new_link(lane), nursery
+                    )
                     await lane.idle.wait()
                     if lane.proven:
                         backoff.reset()
                     await trio.sleep(max(backoff.next_s(), self._venue.patience_s))
 
-    def _link(self, lane: Lane) -> Link:
+    def new_link(self, lane: Lane) -> Link:
+        """A connection of a lane before it is open, with a book of its own.
+
+        Tests without sockets take requests from its book and hand it to `take`.
+        """
         limits = self._limits
         book = SubscriptionBook(
             lane.topics,
@@ -498,7 +504,7 @@ class Stream:
         backoff = Backoff(1.0, 60.0)
         while True:  # one that comes to nothing is tried again while this one lasts
             await trio.sleep(backoff.next_s())
-            successor = self._link(lane)
+            successor = self.new_link(lane)
             nursery.start_soon(self._session, lane, successor, nursery, link)
             await successor.over.wait()
 
