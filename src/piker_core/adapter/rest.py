@@ -34,7 +34,13 @@ from piker_core.adapter.clock import Moment, VenueClock
 from piker_core.adapter.defaults import RestLimits
 from piker_core.adapter.limiter import Limiter, Used
 from piker_core.adapter.shared import share
-from piker_core.errors import ConfigError, DataThrottle, NotFound, ProviderError
+from piker_core.errors import (
+    ConfigError,
+    DataThrottle,
+    NotFound,
+    PikerError,
+    ProviderError,
+)
 
 T = TypeVar("T")
 Params = Mapping[str, str | int | float]
@@ -73,7 +79,8 @@ class Verdict(msgspec.Struct, frozen=True):
     `ok`: `result` is to be decoded. `transient`: it may pass. `throttled`: too many
     calls, for `wait_s` if the venue says so. `unknown`: there is no such market.
     `clock`: our time stamp was refused. `garbled`: it cannot be understood. `refused`:
-    all else. `text` says why; `warnings` are logged; `used` are reported budgets.
+    all else. `text` says why; `warnings` are logged; `used`: what the venue says of the
+    budgets that the `cost` of calls is spent from.
     """
 
     kind: Literal[
@@ -205,6 +212,16 @@ class Rest:
     def statistics(self) -> RestStatistics:
         """Counters since the client was opened."""
         return RestStatistics(**self._counts)
+
+    async def keep_time(self, every_s: float) -> None:
+        """Have the venue's time asked for (`resync`) now and every so often, for ever."""
+        assert self.resync is not None
+        while True:
+            try:
+                await self.resync()
+            except PikerError as error:
+                log.warning("%s does not tell the time: %s", self.site.name, error)
+            await trio.sleep(every_s)
 
     async def get(
         self,
