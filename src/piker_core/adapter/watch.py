@@ -6,8 +6,9 @@ from typing import Protocol
 
 import trio
 
-from piker_core.adapter.market_feed import Host, MarketFeed, Trades
+from piker_core.adapter.market_feed import Host, MarketFeed
 from piker_core.adapter.repair import fetch_seam, is_silent, repair
+from piker_core.adapter.trades import Trades
 from piker_core.errors import PikerError
 
 LOOK_S = 0.25
