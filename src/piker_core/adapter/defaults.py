@@ -83,7 +83,7 @@ class StreamLimits(RestLimits, frozen=True, forbid_unknown_fields=True):
     ws_rate: Positive = 5.0
     ws_burst: Count = 5
     ws_frame_bytes: Count = 8 << 20
-    connect_rate: Positive = 0.25
-    connect_burst: Count = 100
+    connect_rate: Positive = 0.15
+    connect_burst: Count = 50
     rotate_s: NotNegative = 0.0
     overlap_s: NotNegative = 2.0

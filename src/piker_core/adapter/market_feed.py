@@ -177,6 +177,7 @@ class MarketFeed:
 
     def down(self, cause: str, heard_ns: int) -> None:
         """The connection is gone; nothing was heard of it after `heard_ns`."""
+        self.failed = False  # it is tried again when it is subscribed again
         self._lose(cause, heard_ns)
         self._say("reconnecting", cause)
 
@@ -187,6 +188,7 @@ class MarketFeed:
 
     def stop(self, cause: str, reason: str) -> None:
         """The stream does not tell of this market any more."""
+        self.failed = False
         self._lose(cause, time.time_ns())
         self._say("stopped", reason)
 
