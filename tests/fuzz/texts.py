@@ -18,10 +18,11 @@ import msgspec
 
 with atheris.instrument_imports(include=["piker_core", "providers"]):
     import piker_core as pk
+    from piker_core.adapter.rest import Reply
     from piker_core.config import load_section
     from providers.kraken import answers, wire
     from providers.kraken.api import Config
-    from providers.kraken.rest import Reply
+    from providers.kraken.rest import SITE
 
 NAMESPACE = f"fuzz{os.getpid()}"
 NOW_NS = 1_732_320_000 * 10**9
@@ -105,7 +106,7 @@ def try_frame(raw: bytes) -> None:
 
 def try_answer(raw: bytes) -> None:
     """What the REST client does with the `result` of a body, whatever was asked for."""
-    reply = Reply(msgspec.Raw(raw), raw, "http://127.0.0.1", "fuzz")
+    reply = Reply(msgspec.Raw(raw), raw, "http://127.0.0.1", "fuzz", SITE)
     for decode in (answers.decode_trades, answers.decode_ohlc, answers.decode_pairs):
         try:
             decode(reply)

@@ -3,9 +3,19 @@
 1. `expected` is one above the highest id seen; ids below it are seen or in `missing`.
 2. An id seen late leaves `missing`; a span may split in two.
 3. What the venue itself does not list is settled: it never existed.
+
+Where a venue has no ids, two lists of trades are told apart by time, price and size: of
+equal ones as many are new as one list has more of them than the other.
 """
 
+from collections import Counter, deque
+from collections.abc import Iterable
+
 import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+Key = tuple[int, float, float]
 
 
 class Missing(msgspec.Struct):
@@ -22,15 +32,18 @@ class Missing(msgspec.Struct):
 
 
 class IdTracker:
-    """The ids of one market's trades, as they come in."""
+    """The ids of one market's trades, as they come in. The first id may be 0."""
 
     def __init__(self) -> None:
-        self.expected = 0
+        self.expected = -1
         self.newest_ns = 0
         self.missing: list[Missing] = []
 
     def start(self, trade_id: int, time_ns: int) -> None:
-        """Count from a trade that is known already, as if all before it were."""
+        """Count from a trade that is known already, as if all before it were.
+
+        With id -1 none is known: all are missing up to the first that comes in.
+        """
         self.expected = trade_id + 1
         self.newest_ns = time_ns
         self.missing.clear()
@@ -38,7 +51,7 @@ class IdTracker:
     @property
     def started(self) -> bool:
         """Whether any id is known."""
-        return self.expected > 0
+        return self.expected >= 0
 
     def wants(self, trade_id: int) -> bool:
         """Whether this id has not been seen."""
@@ -90,3 +103,49 @@ class IdTracker:
                     if first <= last
                 ]
                 return
+
+
+class TickLog:
+    """The newest trades of a market without ids, those of the last `keep_ns`.
+
+    Times count in steps of `resolution_ns`, the coarser of what stream and lists have.
+    """
+
+    def __init__(self, resolution_ns: int, keep_ns: int) -> None:
+        self.newest_ns = 0
+        self._resolution_ns, self._keep_ns = resolution_ns, keep_ns
+        self._kept: deque[tuple[int, Key]] = deque()
+
+    def key(self, time_ns: int, price: float, size: float) -> Key:
+        """What trades are told apart by."""
+        return time_ns // self._resolution_ns, price, size
+
+    def see(self, time_ns: int, price: float, size: float) -> Key:
+        """A trade came in; its key."""
+        key = self.key(time_ns, price, size)
+        self.newest_ns = max(self.newest_ns, time_ns)
+        self._kept.append((time_ns, key))
+        oldest_ns = self.newest_ns - self._keep_ns
+        while self._kept[0][0] < oldest_ns:
+            self._kept.popleft()
+        return key
+
+    def since(self, time_ns: int) -> Counter[Key]:
+        """How often each key of the trades at `time_ns` or later came in."""
+        return Counter(key for at_ns, key in self._kept if at_ns >= time_ns)
+
+    def keys(self, trades: NDArray[np.void]) -> list[Key]:
+        """The keys of trades of TICK_DTYPE."""
+        columns = (trades[name].tolist() for name in ("time_ns", "price", "size"))
+        return [self.key(*values) for values in zip(*columns, strict=True)]
+
+
+def take_new(keys: Iterable[Key], seen: Counter[Key]) -> list[bool]:
+    """Which of these are not among `seen`; those that are leave it, one for one."""
+    new = []
+    for key in keys:
+        known = seen[key] > 0
+        if known:
+            seen[key] -= 1
+        new.append(not known)
+    return new

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from providers.kraken.continuity import IdTracker
+from piker_core.adapter.continuity import IdTracker
 
 
 def missing_ids(tracker: IdTracker) -> set[int]:
