@@ -1,4 +1,8 @@
-"""A provider for tests: trades by plan, history by function; a plain module."""
+"""A provider for tests: trades by plan, history by function; a plain module.
+
+In any process, markets whose names begin with NOSUCH are unknown, those with REFUSED
+are refused when they are streamed, and those with MUTE never have a first quote.
+"""
 
 import os
 import time
@@ -13,6 +17,8 @@ import piker_core as pk
 
 name = "fakevenue"
 NS = 1_000_000_000
+NOSUCH, REFUSED = "nosuch", "refused"
+MUTE = os.environ.get("FAKEVENUE_MUTE", "mute")
 
 
 class Plan:
@@ -39,7 +45,7 @@ plan = Plan()
 
 
 async def get_mkt_info(symbol: str) -> tuple[pk.MktPair, None]:
-    if symbol in plan.unknown:
+    if symbol in plan.unknown or symbol.startswith(NOSUCH):
         raise pk.NotFound(f"fakevenue has no market {symbol!r}")
     mkt = pk.MktPair(
         base=pk.Asset(symbol[:3]),
@@ -76,18 +82,21 @@ async def stream_quotes(
     plan.sessions += 1
     if plan.start_error is not None:
         raise plan.start_error
+    if refused := [symbol for symbol in symbols if symbol.startswith(REFUSED)]:
+        raise pk.ProviderError(f"fakevenue refuses {refused[0]}", frame=b"no")
     inits = [pk.FeedInit(symbol, (await get_mkt_info(symbol))[0]) for symbol in symbols]
     quotes = {symbol: {"symbol": symbol, "last": 100.0} for symbol in symbols}
-    if not plan.first_quote:
+    if not plan.first_quote or any(symbol.startswith(MUTE) for symbol in symbols):
         await trio.sleep_forever()
     task_status.started((inits, quotes))
     feed_is_live.set()
     fail_at = plan.fail_at.pop(0) if plan.fail_at else None
-    number = max(shm[symbol].last_id for symbol in symbols)
-    first = number
-    while not plan.quiet and (fail_at is None or number - first < fail_at):
-        number += 1
+    numbers = {symbol: shm[symbol].last_id for symbol in symbols}
+    rounds = 0
+    while not plan.quiet and (fail_at is None or rounds < fail_at):
+        rounds += 1
         for symbol in symbols:
+            number = numbers[symbol] = numbers[symbol] + 1
             ticks = [trade(number, time.time_ns())]
             await send_chan.send({"symbol": symbol, "ticks": ticks})
             plan.sent.setdefault(symbol, []).append(number)

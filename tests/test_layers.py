@@ -22,9 +22,10 @@ FLOORS = {
     WORDS: ("dtypes", "errors", "messages", "symbols"),
     RESOURCES: (
         *("channel", "config", "provider", "segments", "tasks", "waiting"),
+        *("control", "control_server", "control_socket"),
         *("adapter", "simulation"),
     ),
-    4: ("feed", "feeder", "history", "quotes"),
+    4: ("feed", "feeder", "history", "quotes", "source", "stream"),
     6: ("__main__", "cli"),
 }
 FLOOR_OF = {name: floor for floor, names in FLOORS.items() for name in names}
