@@ -1,7 +1,5 @@
 """What the tests of the control socket share: a server without a feed, and clients."""
 
-import os
-import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -44,8 +42,8 @@ class Desk:
 @asynccontextmanager
 async def open_server(desk: Desk, namespace: str) -> AsyncIterator[Server]:
     """A listening server whose leases are the desk's."""
-    with Server(PROVIDER, namespace) as server:
-        assert server.listen()
+    with Server(PROVIDER, namespace) as server, server.listening() as path:
+        assert path is not None
         async with trio.open_nursery() as nursery:
             nursery.start_soon(server.run, desk.open_lease)
             yield server
@@ -59,11 +57,11 @@ def connect(namespace: str) -> Link:
     return Link(sock, control.MOST_TOLD)
 
 
-async def connect_raw(server: Server) -> trio.SocketStream:
+def connect_raw(namespace: str) -> trio.SocketStream:
     """A client that sends what it likes."""
-    sock = trio.socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    await sock.connect(os.fspath(server.path or ""))
-    return trio.SocketStream(sock)
+    sock = control_socket.connect(PROVIDER, namespace)
+    assert sock is not None
+    return trio.SocketStream(trio.socket.from_stdlib_socket(sock))
 
 
 async def hear(link: Link) -> Told:

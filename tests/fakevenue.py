@@ -25,7 +25,8 @@ class Plan:
     """What the venue does; a test sets fields before it opens a feed.
 
     `fail_at`: the trades a stream is broken after, one number a session; `history`: a
-    `get_ohlc`; `quiet`: no trades at all; `start_error`: raised before the first quote.
+    `get_ohlc`; `quiet`: no trades at all; `start_error`: raised before the first quote;
+    `describe_error`: raised when a market is asked about.
     """
 
     def __init__(self) -> None:
@@ -34,6 +35,7 @@ class Plan:
         self.fail_at: list[int] = []
         self.failure: Exception = pk.ProviderError("the venue hung up")
         self.start_error: Exception | None = None
+        self.describe_error: Exception | None = None
         self.first_quote = True
         self.history: Callable[..., Awaitable[Any]] | None = None
         self.unknown: set[str] = set()
@@ -45,6 +47,8 @@ plan = Plan()
 
 
 async def get_mkt_info(symbol: str) -> tuple[pk.MktPair, None]:
+    if plan.describe_error is not None:
+        raise plan.describe_error
     if symbol in plan.unknown or symbol.startswith(NOSUCH):
         raise pk.NotFound(f"fakevenue has no market {symbol!r}")
     mkt = pk.MktPair(

@@ -149,7 +149,7 @@ def test_quotes_are_told_as_plain_numbers_and_texts() -> None:
 
 
 async def test_bytes_may_come_one_at_a_time(server: Server, desk: Desk) -> None:
-    async with await connect_raw(server) as client:
+    async with connect_raw(server.namespace) as client:
         for byte in frame_message(Ask(1, ["xbtusd"])):
             await client.send_all(bytes([byte]))
             await trio.lowlevel.checkpoint()
@@ -157,7 +157,7 @@ async def test_bytes_may_come_one_at_a_time(server: Server, desk: Desk) -> None:
 
 
 async def test_messages_may_come_all_at_once(server: Server, desk: Desk) -> None:
-    async with await connect_raw(server) as client:
+    async with connect_raw(server.namespace) as client:
         await client.send_all(b"".join(frame_message(Ask(i, ["a"])) for i in range(9)))
         await wait_until(lambda: desk.held == ["a"] * 9)
 
@@ -248,7 +248,7 @@ async def test_garbage_harms_nobody(seed: int, server: Server, desk: Desk) -> No
                 junk = bytearray(ask * rng.randrange(1, 4))
                 for _ in range(rng.randrange(1, 5)):
                     junk[rng.randrange(len(junk))] = rng.randrange(256)
-            async with await connect_raw(server) as client:
+            async with connect_raw(server.namespace) as client:
                 await client.send_all(bytes(junk[: rng.randrange(1, len(junk) + 1)]))
                 await trio.lowlevel.checkpoint()
         await wait_until(lambda: desk.held == ["ethusd"])
@@ -314,8 +314,7 @@ async def test_a_thousand_connections_harm_nobody(server: Server, desk: Desk) ->
 async def test_connections_that_nobody_lets_in_are_busy_not_missing(
     namespace: str,
 ) -> None:
-    with Server(PROVIDER, namespace) as server:
-        assert server.listen()
+    with Server(PROVIDER, namespace) as server, server.listening():
         with ExitStack() as waiting:
 
             def connect_without_end() -> None:
@@ -324,8 +323,6 @@ async def test_connections_that_nobody_lets_in_are_busy_not_missing(
 
             with pytest.raises(BlockingIOError):
                 connect_without_end()
-    assert server.path is not None
-    server.path.unlink()
 
 
 async def test_who_does_not_read_is_not_waited_for(server: Server, desk: Desk) -> None:

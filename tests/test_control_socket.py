@@ -41,11 +41,11 @@ async def test_the_socket_is_for_its_user_alone_whatever_the_umask(
     umask = os.umask(0)
     try:
         async with open_server(desk, namespace) as server:
-            assert server.path is not None
-            assert stat.S_IMODE(server.path.lstat().st_mode) == 0o600
-            assert stat.S_IMODE(server.path.parent.lstat().st_mode) == 0o700
+            path = control_socket.socket_paths(PROVIDER, namespace)[0]
+            assert stat.S_IMODE(path.lstat().st_mode) == 0o600
+            assert stat.S_IMODE(path.parent.lstat().st_mode) == 0o700
             await assert_serves(server)
-        assert not server.path.exists()
+        assert not path.exists()
     finally:
         os.umask(umask)
 
@@ -128,8 +128,8 @@ def test_what_is_in_the_way_is_refused_and_said_in_one_sentence(
     path = control_socket.socket_paths(PROVIDER, namespace)[0]
     path.parent.mkdir(mode=0o700)
     text = spoil(path)
-    with Server(PROVIDER, namespace) as server:
-        assert not server.listen()
+    with Server(PROVIDER, namespace) as server, server.listening() as made:
+        assert made is None
     [record] = caplog.records
     assert text in record.getMessage() and str(path.parent) in record.getMessage()
     assert not os.path.lexists(path) or not stat.S_ISSOCK(path.lstat().st_mode)
@@ -142,8 +142,8 @@ def test_a_runtime_folder_with_too_long_a_name_is_refused(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / ("x" * 90)))
-    with Server(PROVIDER, namespace) as server:
-        assert not server.listen()
+    with Server(PROVIDER, namespace) as server, server.listening() as made:
+        assert made is None
     assert "more than 107 bytes" in caplog.text
     assert control_socket.connect(PROVIDER, namespace) is None
 
@@ -160,9 +160,9 @@ async def test_without_a_runtime_folder_it_is_in_the_temporary_one(
         else:
             monkeypatch.setenv("XDG_RUNTIME_DIR", value)
         async with open_server(desk, namespace) as server:
-            assert server.path is not None
             own = Path(folder) / f"piker-core-{os.geteuid()}"
-            assert server.path.parent == own
+            [path] = control_socket.socket_paths(PROVIDER, namespace)
+            assert path.parent == own
             assert stat.S_IMODE(own.stat().st_mode) == 0o700
             await assert_serves(server)
             # A client that has a runtime folder finds it, too.

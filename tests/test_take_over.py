@@ -184,6 +184,43 @@ async def test_a_provider_in_trouble_is_asked_again_by_who_took_over(
     assert "the stream does not start: no network" in caplog.text
 
 
+async def test_a_market_that_is_not_fed_yet_after_a_take_over_does_not_look_live(
+    askers: Askers,
+) -> None:
+    writer = await askers.open(A, D)
+    async with pk.open_feed([A]) as feed:
+        fakevenue.plan.describe_error = OSError("no network")
+        writer.kill()
+        await wait_until(lambda: feed.flumes[A].status == "reconnecting")
+        await wait_until(lambda: status(D) == "stopped")
+        assert feed.flumes[A].market.base.name == "aaa"
+        fakevenue.plan.describe_error = None
+        await Ids(A).more()
+        await wait_until(lambda: feed.flumes[A].status == "live")
+
+
+async def test_a_new_writer_says_of_what_a_killed_one_left_that_it_is_stopped(
+    askers: Askers,
+) -> None:
+    writer = await askers.open(A, B)
+    writer.kill()
+    await wait_until(lambda: not writer_pid())
+    assert status(B) == "live"
+    async with pk.open_feed([A]):
+        await wait_until(lambda: status(B) == "stopped")
+        await askers.open(B)
+        assert status(B) == "live"
+
+
+async def test_many_that_start_at_once_have_one_writer(askers: Askers) -> None:
+    many = [await askers.start(fqme) for fqme in (A, B, C, A, B, C)]
+    for asker in many:
+        await opened(asker)
+    assert writer_pid() in {asker.pid for asker in many}
+    for fqme in (A, B, C):
+        await Ids(fqme).more()
+
+
 async def test_a_writer_that_hangs_is_one_sentence(
     askers: Askers, monkeypatch: pytest.MonkeyPatch
 ) -> None:

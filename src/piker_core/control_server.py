@@ -63,15 +63,14 @@ Lease = AbstractAsyncContextManager[dict[str, dict[str, Any]]]
 
 
 class Server:
-    """Listens for the feeds of other processes. Enter it before the engine is opened.
+    """Serves the feeds of other processes. Enter it before the engine is opened.
 
-    `listen` when the engine is open, then `run`; it goes on without both.
+    `listening` while the engine is open; `run` while that is so.
     """
 
     def __init__(self, provider: str, namespace: str) -> None:
         self.provider = provider
         self.namespace = namespace
-        self.path: Path | None = None
         self._listener: socket.socket | None = None
         self._links: set[Link] = set()
         self._leased: Counter[str] = Counter()
@@ -88,19 +87,27 @@ class Server:
         if self._listener is not None:
             self._listener.close()
 
-    def listen(self) -> bool:
-        """Make the socket. False, and said, where that cannot be: the feed goes on."""
+    @contextmanager
+    def listening(self) -> Iterator[Path | None]:
+        """The socket's file, there for as long as the block lasts.
+
+        None, and said, where it cannot be made: the feed goes on without.
+        """
         try:
-            self._listener, self.path = listen(self.provider, self.namespace)
+            self._listener, path = listen(self.provider, self.namespace)
         except (OSError, PikerError) as error:
-            log.warning(
-                "%s has no control socket, so other processes cannot ask it for "
-                "markets: %s",
-                self.provider,
-                error,
-            )
-            return False
-        return True
+            name = self.provider
+            text = "%s has no control socket, nobody can ask for markets: %s"
+            log.warning(text, name, error)
+            yield None
+            return
+        try:
+            yield path
+        finally:
+            try:
+                remove_socket(path)
+            except (OSError, PikerError) as error:
+                log.warning("the control socket stays: %s", error)
 
     @contextmanager
     def leasing(self, symbols: Sequence[str]) -> Iterator[None]:
@@ -119,23 +126,13 @@ class Server:
         self._changed = trio.Event()
 
     async def run(self, open_lease: Callable[..., Lease]) -> None:
-        """Serve connections until cancelled; then the socket's file is removed."""
+        """Serve connections until cancelled."""
         assert self._listener is not None
         listener = trio.socket.from_stdlib_socket(self._listener)
-        try:
-            async with trio.open_nursery() as nursery:
-                while True:
-                    if sock := await self._accept(listener):
-                        self._admit(sock, open_lease, nursery)
-        finally:
-            self._remove_file()
-
-    def _remove_file(self) -> None:
-        assert self.path is not None
-        try:
-            remove_socket(self.path)
-        except (OSError, PikerError) as error:
-            log.warning("the control socket stays: %s", error)
+        async with trio.open_nursery() as nursery:
+            while True:
+                if sock := await self._accept(listener):
+                    self._admit(sock, open_lease, nursery)
 
     # Connections
 

@@ -21,7 +21,7 @@ from piker_core.core.rings import attach_bars
 from piker_core.core.ticks import attach_ticks
 from piker_core.errors import DataThrottle, NotFound, PikerError
 from piker_core.history import Pace, backfill
-from piker_core.stream import LIVE_S, Quote, Stream, silence
+from piker_core.stream import LIVE_S, Quote, Stream, silence, tell
 from piker_core.symbols import Asset, MktPair
 from piker_core.tasks import open_nursery
 
@@ -170,23 +170,29 @@ class Feeder:
             )
         return self.markets[symbol]
 
-    async def stop_left(self) -> None:
-        """Stop what a killed writer left as if it were fed, and nobody has leased."""
+    async def adopt(self) -> None:
+        """Open the rings that a killed writer has left as if they were fed still.
+
+        Who reads them is told that they are not: `stopped` without a lease.
+        """
         provider, namespace = self.engine.provider, self.engine.namespace
         with attach_ticks(provider, namespace=namespace) as ticks:
             names = ticks.markets()
         for fqme in names:
             await trio.lowlevel.checkpoint()
             symbol = fqme.removesuffix(f".{provider}")
-            if symbol in self._streams or symbol in self.markets:
+            if symbol in self.markets:
                 continue
             try:
-                with attach_bars(fqme, period=1, namespace=namespace) as bars:
+                with (
+                    attach_bars(fqme, period=1, namespace=namespace) as bars,
+                    attach_bars(fqme, period=60, namespace=namespace),
+                ):
                     status, about = bars.status, bars.about
                 if status != "stopped":
-                    market = self.engine.add_market(fqme, about=about)
-                    self.markets[symbol] = market
-                    market.set_status("stopped")
+                    self.markets[symbol] = self.engine.add_market(fqme, about=about)
+                    status = "reconnecting" if symbol in self._streams else "stopped"
+                    tell(self.markets[symbol], status, "its writer is dead")
             except (OSError, PikerError) as error:
                 log.debug("%s is left as it is: %s", fqme, error)
 

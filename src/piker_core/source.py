@@ -79,6 +79,7 @@ class Source:
         self._leased_in = 0  # the generation whose writer said so
         self._stepped = (0, 0)
         self._alone_s = 0.0
+        self._complaint = ""
 
     @property
     def details(self) -> dict[str, dict[str, Any]]:
@@ -115,17 +116,18 @@ class Source:
         with (
             Server(self.name, self.namespace) as server,
             open_engine(self.name, namespace=self.namespace) as engine,
+            server.listening() as path,
         ):
-            listens = server.listen()
-            left = self._left(listens)
+            left = self._left(path is not None)
             feeder = Feeder(self.provider, engine, self.config)
             self.role, self._feeder = "writer", feeder
             try:
                 async with open_nursery() as nursery:
                     await nursery.start(feeder.run)
-                    if listens:
+                    if path:
                         nursery.start_soon(server.run, feeder.open_lease)
-                    nursery.start_soon(self._inherit, feeder, server, left)
+                    keep_s = REASK_S if path else math.inf
+                    nursery.start_soon(self._inherit, feeder, server, left, keep_s)
                     await self._hold(feeder)
             finally:
                 self.role, self._feeder = "reader", None
@@ -140,13 +142,13 @@ class Source:
             await trio.sleep_forever()
 
     async def _inherit(
-        self, feeder: Feeder, server: Server, left: Sequence[str]
+        self, feeder: Feeder, server: Server, left: Sequence[str], keep_s: float
     ) -> None:
         """Go on with what the last writer fed for others, until they ask again."""
         async with feeder.open_lease(left, patient=True):
             with server.leasing(left):
-                await feeder.stop_left()
-                await trio.sleep(REASK_S if server.path else math.inf)
+                await feeder.adopt()
+                await trio.sleep(keep_s)
 
     def _left(self, listens: bool) -> list[str]:
         """What the last writer fed for others; as the rings say it, if it did not."""
@@ -201,7 +203,7 @@ class Source:
                     self.first_quotes |= message.quotes
                     self.opened.set()
                 elif self.opened.is_set():
-                    log.warning("%s is not fed: %s", self.name, message.text)
+                    self._complain(message.text)
                     return False
                 else:
                     raise refused_error(message)
@@ -211,6 +213,12 @@ class Source:
                 "look what it is doing, or end it"
             )
         return True
+
+    def _complain(self, text: str) -> None:
+        """Say once what an attached feed cannot do about itself."""
+        level = logging.DEBUG if text == self._complaint else logging.WARNING
+        log.log(level, "%s is not fed: %s", self.name, text)
+        self._complaint = text
 
     async def _hear(self, link: Link) -> Told | None:
         """What the writer says next; None when it is gone."""

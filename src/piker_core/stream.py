@@ -28,6 +28,12 @@ log = logging.getLogger("piker_core.feed")
 Quote = dict[str, Any]
 
 
+def tell(market: Market, status: str, reason: str) -> None:
+    """Say what is done with a market."""
+    log.debug("%s is %s: %s", market.fqme, status, reason)
+    market.set_status(status)
+
+
 class Handle:
     """An engine's market as the provider has it: cut off when the market is dropped."""
 
@@ -125,7 +131,7 @@ class Stream:
         self._dropped |= {symbol, f"{symbol}.{self._engine.provider}"}
         if handle := self._handles.pop(symbol, None):
             handle.cut = True
-            handle.market.set_status("stopped")
+            tell(handle.market, "stopped", "nobody has it open")
         if not self.symbols:
             self._scope.cancel()
 
@@ -169,13 +175,13 @@ class Stream:
         try:
             await self._call(status, attempt)
             log.info("%s: the stream has ended", self._engine.provider)
-            self._tell("stopped")
+            self._tell("stopped", "the stream has ended")
         except Exception as error:  # noqa: BLE001 - told, and tried again
             if not attempt.done.is_set():
                 attempt.error = error
             self.trouble = str(error) or type(error).__name__
             self._complain(error, attempt)
-            self._tell("reconnecting")
+            self._tell("reconnecting", self.trouble)
         finally:
             self._attempt = Attempt()
             attempt.done.set()
@@ -215,7 +221,7 @@ class Stream:
         if not self._handles:
             raise next(iter(self._unknown.values()))
         for symbol, handle in self._handles.items():
-            handle.market.set_status(status)
+            tell(handle.market, status, "the stream begins")
             self._handles[symbol] = Handle(handle.market)
 
     async def _provide(
@@ -253,12 +259,12 @@ class Stream:
         await live.wait()
         for handle in self._handles.values():
             if not handle.told:
-                handle.market.set_status("live")
+                tell(handle.market, "live", "the stream is live")
 
-    def _tell(self, status: str) -> None:
+    def _tell(self, status: str, reason: str) -> None:
         for handle in self._handles.values():
             if handle.market.status != "stopped":
-                handle.market.set_status(status)
+                tell(handle.market, status, reason)
 
     def _complain(self, error: Exception, attempt: Attempt) -> None:
         """Log what ended a try, unless somebody waits for it who is told."""
