@@ -26,7 +26,9 @@ class Plan:
 
     `fail_at`: the trades a stream is broken after, one number a session; `history`: a
     `get_ohlc`; `quiet`: no trades at all; `start_error`: raised before the first quote;
-    `describe_error`: raised when a market is asked about.
+    `describe_error`: raised when a market is asked about; `gate`: what a stream waits
+    for before anything; `tells`: it says of its markets that they are live, and closed
+    at the end.
     """
 
     def __init__(self) -> None:
@@ -36,6 +38,8 @@ class Plan:
         self.failure: Exception = pk.ProviderError("the venue hung up")
         self.start_error: Exception | None = None
         self.describe_error: Exception | None = None
+        self.gate: trio.Event | None = None
+        self.tells = False
         self.first_quote = True
         self.history: Callable[..., Awaitable[Any]] | None = None
         self.unknown: set[str] = set()
@@ -84,6 +88,8 @@ async def stream_quotes(
     task_status: trio.TaskStatus[Any] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     plan.sessions += 1
+    if plan.gate is not None:
+        await plan.gate.wait()
     if plan.start_error is not None:
         raise plan.start_error
     if refused := [symbol for symbol in symbols if symbol.startswith(REFUSED)]:
@@ -94,6 +100,16 @@ async def stream_quotes(
         await trio.sleep_forever()
     task_status.started((inits, quotes))
     feed_is_live.set()
+    try:
+        await trade_on(send_chan, symbols, shm)
+    finally:
+        if plan.tells:
+            for symbol in symbols:
+                shm[symbol].set_status("closed")
+
+
+async def trade_on(send_chan: Any, symbols: list[str], shm: dict[str, Any]) -> None:
+    """Trades without end, or as many as the plan says."""
     fail_at = plan.fail_at.pop(0) if plan.fail_at else None
     numbers = {symbol: shm[symbol].last_id for symbol in symbols}
     rounds = 0
@@ -101,6 +117,8 @@ async def stream_quotes(
         rounds += 1
         for symbol in symbols:
             number = numbers[symbol] = numbers[symbol] + 1
+            if plan.tells:
+                shm[symbol].set_status("live")
             ticks = [trade(number, time.time_ns())]
             await send_chan.send({"symbol": symbol, "ticks": ticks})
             plan.sent.setdefault(symbol, []).append(number)

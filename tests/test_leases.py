@@ -80,6 +80,7 @@ async def test_a_market_is_dropped_with_its_last_asker_and_no_other_is_disturbed
 async def test_a_call_goes_on_for_the_markets_that_are_left_of_it(
     askers: Askers,
 ) -> None:
+    fakevenue.plan.tells = True
     async with pk.open_feed([A]):
         both = await askers.open(B, C)
         await askers.open(B)
@@ -173,14 +174,26 @@ async def test_two_that_ask_for_a_market_at_once_share_it(askers: Askers) -> Non
         ids.assert_whole()
 
 
-async def test_ones_error_is_not_anothers_who_asked_for_part_of_it(
-    askers: Askers,
-) -> None:
+async def test_ones_error_is_not_anothers_who_asked_for_part_of_it() -> None:
+    async def ask_too_much() -> None:
+        with pytest.raises(pk.ProviderError, match="refuses refused"):
+            async with pk.open_feed([B, "refused.fakevenue"]):
+                raise AssertionError("it opened")
+
+    async def ask() -> None:
+        async with pk.open_feed([B]) as feed:
+            assert feed.flumes[B].status == "live"
+
+    fakevenue.plan.quiet = True
     async with pk.open_feed([A]):
-        bad = await askers.start(B, "refused.fakevenue")
-        good = await askers.start(B)
-        await opened(good)
-        assert (await ended(bad))["kind"] == "ProviderError"
+        fakevenue.plan.gate = trio.Event()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(ask_too_much)
+            await wait_until(lambda: fakevenue.plan.sessions == 2)
+            nursery.start_soon(ask)
+            await trio.testing.wait_all_tasks_blocked(0.05)  # both wait for one call
+            fakevenue.plan.gate.set()
+    assert fakevenue.plan.sessions == 3
 
 
 async def test_an_asker_that_dies_while_it_waits_leaves_nothing(askers: Askers) -> None:
