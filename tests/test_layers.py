@@ -23,9 +23,10 @@ FLOORS = {
     RESOURCES: (
         *("channel", "config", "provider", "segments", "tasks", "waiting"),
         *("symbol_cache", "symbol_search", "symbol_table"),
+        *("control", "control_server", "control_socket"),
         *("adapter", "simulation"),
     ),
-    4: ("feed", "feeder", "history", "quotes"),
+    4: ("feed", "feeder", "history", "quotes", "source", "stream"),
     6: ("__main__", "cli"),
 }
 FLOOR_OF = {name: floor for floor, names in FLOORS.items() for name in names}
