@@ -53,6 +53,7 @@ def assert_true(venue: Venue, client: Client) -> None:
     truth = {row.trade_id: as_trade(row) for row in venue.trades("btcusdt")}
     for event in client.events(TRADES):
         assert from_event(event) == truth[event["t"]]
+        assert event["T"] <= event["E"]
 
 
 # Connections

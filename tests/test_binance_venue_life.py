@@ -1,5 +1,6 @@
 """The simulated Binance from its start to its end: names, ports, clients, signals."""
 
+import contextlib
 import json
 import os
 import signal
@@ -39,6 +40,53 @@ async def test_a_client_that_does_not_read_is_dropped_and_slows_nobody() -> None
             assert len(good.frames) > read
             with pytest.raises(ConnectionClosed):
                 await stuck.read_to_end()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"hello\r\n\r\n",
+        b"GET /stream HTTP/1.1\r\nHost: venue\r\n\r\n",
+        b"POST /stream HTTP/1.1\r\nHost: venue\r\n\r\n",
+        b"\x16\x03\x01\x00\xf5\x01\x00\x00\xf1\x03\x03\r\n\r\n",
+        b"GET /" + b"x" * 20_000,
+        b"GET / HTTP/1.1\r\n",
+        b"",
+    ],
+)
+async def test_what_is_no_handshake_ends_and_the_venue_lives(
+    venue: Venue, text: bytes
+) -> None:
+    for key in ("ws_url", "rest_url"):
+        host, port = venue.config[key].partition("//")[2].split(":")
+        async with await trio.open_tcp_stream(host, int(port)) as stream:
+            if text:
+                await stream.send_all(text)
+            await stream.send_eof()
+            with trio.fail_after(10), contextlib.suppress(trio.BrokenResourceError):
+                async for _ in stream:
+                    pass
+    async with open_client(combined(venue, "btcusdt@trade")) as client:
+        await client.read()
+    assert venue.statistics().connections_ever == 1
+
+
+async def test_a_message_may_come_in_fragments(venue: Venue) -> None:
+    async with open_client(combined(venue)) as client:
+        await client.socket.send(
+            ['{"method":"SUB', "", 'SCRIBE","params":["x"],"id"', ":1}"]
+        )
+        assert await client.read() == {"result": None, "id": 1}
+
+
+async def test_nonsense_after_the_handshake_ends_the_connection(venue: Venue) -> None:
+    async with open_client(combined(venue)) as client:
+        await client.socket.stream.send_all(b"\xff\xff\xff\xff nonsense")
+        with pytest.raises(ConnectionClosed):
+            await client.read_to_end()
+        assert client.socket.close_code == 1002
+    while venue.statistics().connections:
+        await trio.lowlevel.checkpoint()
 
 
 async def test_leaving_says_goodbye_and_errors_of_the_body_pass_as_they_are() -> None:

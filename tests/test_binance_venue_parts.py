@@ -1,6 +1,7 @@
 """Parts of the simulated Binance by themselves: desk, weights, streams, intervals."""
 
 import json
+import math
 from collections.abc import Callable
 from datetime import UTC, datetime
 from http import HTTPStatus
@@ -17,6 +18,7 @@ from providers.binance.venue import Limits, VenueSymbol, open_venue
 from providers.binance.venue_depth import Book, Tap, update_id
 from providers.binance.venue_faults import Faults
 from providers.binance.venue_klines import SPOT_INTERVALS, USDM_INTERVALS, Interval
+from providers.binance.venue_link import Pings
 from providers.binance.venue_requests import METHODS, Desk
 from providers.binance.venue_streams import ALL, Stream, parse_stream
 from providers.binance.venue_symbols import SPOT, USDM, make_crowd
@@ -101,6 +103,21 @@ def test_a_sliding_limit_lets_so_many_through_in_any_window() -> None:
         True, True, True, True, False, False, True, True, True, False, True,
     ]  # fmt: skip
     assert all(limit.take(10 + 0.34 * number) for number in range(100))
+
+
+def test_a_pong_answers_its_ping_and_those_before_but_none_after() -> None:
+    pings = Pings()
+    assert pings.oldest_s() == math.inf
+    for number in range(4):
+        pings.send(b"%d" % number, float(number))
+    pings.answer(b"anything")
+    assert pings.oldest_s() == 0
+    pings.answer(b"1")
+    assert pings.oldest_s() == 2
+    pings.answer(b"0")
+    assert pings.oldest_s() == 2
+    pings.answer(b"3")
+    assert pings.oldest_s() == math.inf
 
 
 def meter(**options: Any) -> WeightMeter:
