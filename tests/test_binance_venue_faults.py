@@ -101,15 +101,15 @@ async def test_a_shutdown_is_announced_first_and_new_connections_stay(
 ) -> None:
     raw = venue.config["ws_url"] + "/ws"
     async with open_trades(venue) as old, open_client(raw) as bare:
+        begun = time.monotonic()
         assert venue.faults.shutdown(0.5) == 2
         event = await old.wait_stream("!serverShutdown")
         assert event == {"e": "serverShutdown", "E": event["E"]}
         assert list(await bare.read()) == ["e", "E"]
         async with open_trades(venue) as new:
-            begun = time.monotonic()
             with pytest.raises(ConnectionClosed):
                 await old.read_to_end()
-            assert time.monotonic() - begun > 0.2
+            assert time.monotonic() - begun >= 0.5
             assert old.socket.close_code == 1001
             assert old.events(TRADES)
             await new.wait_stream(TRADES)
@@ -218,11 +218,10 @@ async def test_lag_delays_frames_and_loses_none(venue: Venue) -> None:
 
 
 async def test_duplicated_frames_come_twice(venue: Venue) -> None:
+    venue.faults.duplicate(1)
     async with open_trades(venue) as client:
-        venue.faults.duplicate(1)
-        read = len(client.frames)
         ids = await collect(client, 40)
-        frames = [row for row in client.frames[read:] if "stream" in row]
+        frames = [row for row in client.frames if "stream" in row]
         assert frames[0::2] == frames[1::2]
         assert sorted(set(ids)) == list(range(min(ids), max(ids) + 1))
         assert_true(venue, client)
@@ -265,10 +264,11 @@ async def test_dropped_frames_are_lost_and_counted(venue: Venue) -> None:
         assert ids == sorted(set(ids))
         assert_true(venue, client)
         venue.faults.drop(1)
+        await client.ask("LIST_SUBSCRIPTIONS")
         read = len(client.events(TRADES))
-        await client.wait_stream(names[0])
-        await client.wait_stream(names[1])
-        assert len(client.events(TRADES)) - read < 5
+        for name in names:
+            await client.wait_stream(name)
+        assert len(client.events(TRADES)) == read
     assert set(venue.faults.done) == {"drop"}
 
 
@@ -364,7 +364,6 @@ async def test_a_ban_lasts_as_long_as_it_says(venue: Venue) -> None:
         assert 0 < until_ms - time.time() * 1000 <= 1000
         await client.wait_stream(TRADES)
         while time.time() * 1000 < until_ms:
-            assert (await caller.send("time")).status_code in (418, 200)
             await trio.sleep(0.05)
         await caller.get("time")
     assert venue.statistics().rest_bans == 2  # of both sides
@@ -386,7 +385,7 @@ async def test_in_maintenance_nothing_trades_and_symbols_say_so(venue: Venue) ->
     async with open_trades(venue) as client, open_caller(venue) as caller:
         await client.wait_stream(TRADES)
         begun_ns = time.time_ns()
-        venue.faults.maintenance(0.8)
+        venue.faults.maintenance(1.6)
         seen = []
         while "TRADING" not in seen:
             (symbol,) = (await caller.get("exchangeInfo?symbol=BTCUSDT"))["symbols"]
@@ -399,7 +398,7 @@ async def test_in_maintenance_nothing_trades_and_symbols_say_so(venue: Venue) ->
         assert_true(venue, client)
         assert (await caller.get("../../sapi/v1/system/status"))["status"] == 0
     times = [row.time_ns for row in venue.trades("btcusdt")]
-    assert not [t for t in times if begun_ns + 10**7 < t < begun_ns + 8 * 10**8]
+    assert not [t for t in times if begun_ns + 10**7 < t < begun_ns + 16 * 10**8]
     assert times == sorted(times)
 
 
