@@ -13,6 +13,7 @@ import logging
 import math
 import time
 from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import aclosing
 from typing import Any, Protocol
 
 import msgspec
@@ -365,15 +366,15 @@ class MarketFeed:
         ids = [gap.anchor for gap in self.gaps] + [span.first for span in spans]
         newest_id, pages = -1, 0
         assert self.trades is not None
-        async for page, hole_ns in self.trades.walk(
-            max(min(times), 0), EVER_NS, min(ids)
-        ):
-            pages += 1
-            if hole_ns or pages > self._host.limits.repair_pages:
-                return None
-            if len(page):
-                newest_id = max(newest_id, int(page["id"].max()))
-                await self.take_history(page)
+        walk = self.trades.walk(max(min(times), 0), EVER_NS, min(ids))
+        async with aclosing(walk):
+            async for page, hole_ns in walk:
+                pages += 1
+                if hole_ns or pages > self._host.limits.repair_pages:
+                    return None
+                if len(page):
+                    newest_id = max(newest_id, int(page["id"].max()))
+                    await self.take_history(page)
         return newest_id
 
     def close_gaps(self, asked_ns: int, newest_id: int, *, final: bool) -> bool:

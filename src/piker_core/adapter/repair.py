@@ -25,10 +25,11 @@ async def fetch_seam(host: Host, market: MarketFeed) -> Trades | None:
     begin_ns = market.seam_ns - SLACK_NS
     pages = [np.zeros(0, TICK_DTYPE)]
     try:
-        async for page, hole_ns in market.trades.walk(begin_ns, EVER_NS, -1):
-            if hole_ns:
-                return None
-            pages.append(page)
+        async with aclosing(market.trades.walk(begin_ns, EVER_NS, -1)) as walk:
+            async for page, hole_ns in walk:
+                if hole_ns:
+                    return None
+                pages.append(page)
     except PikerError as error:
         host.log.warning(
             "%s: the running minute is not known: %s", market.symbol, error

@@ -137,6 +137,7 @@ class Reply(msgspec.Struct, frozen=True):
     site: Site
     moment: Moment | None = None
     headers: Mapping[str, str] = {}
+    changes: bool = False
 
     def decode(self, kind: type[T]) -> T:
         """The result as `kind`. Raises ProviderError with the body as frame."""
@@ -151,12 +152,14 @@ class Reply(msgspec.Struct, frozen=True):
 
     def refuse(self, reason: str) -> ProviderError:
         """The error to raise for a result that cannot be understood."""
-        return ProviderError(
-            f"{self.url} ({self.subject}) answered what cannot be understood: "
-            f"{reason}; try again, or check that {self.site.where} is "
-            f"{self.site.name}'s",
-            frame=self.body,
+        text = (
+            f"{self.url} ({self.subject}) answered what cannot be understood: {reason}"
         )
+        if self.changes:
+            return _outcome_unknown(text, self.body)
+        site = self.site
+        advice = f"try again, or check that {site.where} is {site.name}'s"
+        return ProviderError(f"{text}; {advice}", frame=self.body)
 
 
 class _Failed(Exception):
@@ -286,12 +289,13 @@ class Rest:
             self.site,
             moment,
             answer.headers,
+            request.changes,
         )
         for text in verdict.warnings:
             self._counts["warnings"] += 1
             log.warning("%s (%s): %s", url, subject, text)
         if verdict.kind != "ok":
-            raise self._fault(verdict, reply, request, sent_at)
+            raise self._fault(verdict, reply, sent_at)
         self._limiter.answered(sent_at=sent_at)
         return reply
 
@@ -316,9 +320,7 @@ class Rest:
             raise _Failed(f"no answer within {self._timeout_s:g} s")
         return answer
 
-    def _fault(
-        self, verdict: Verdict, reply: Reply, request: Request, sent_at: float
-    ) -> Exception:
+    def _fault(self, verdict: Verdict, reply: Reply, sent_at: float) -> Exception:
         """What to raise for an answer that is not ok."""
         where, text = f"{reply.url} ({reply.subject})", verdict.text
         if verdict.kind == "throttled":
@@ -332,10 +334,7 @@ class Rest:
         if verdict.kind in ("transient", "clock"):
             return _Failed(text, reply.body, clock=verdict.kind == "clock")
         if verdict.kind == "garbled":
-            refusal = reply.refuse(text)
-            if request.changes:
-                return _outcome_unknown(str(refusal), reply.body)
-            return refusal
+            return reply.refuse(text)
         self._counts["failed"] += 1
         if verdict.kind == "unknown":
             return NotFound(
