@@ -9,6 +9,7 @@ Source: https://developers.binance.com/docs/binance-spot-api-docs/rest-api
 """
 
 from collections.abc import AsyncGenerator
+from contextlib import aclosing
 
 import numpy as np
 
@@ -56,11 +57,12 @@ class TradePages:
                 return
             ids = await self.side.first_since(self.symbol, since_ns)
             first_id = int(newest["id"][0]) if ids is None else self.pick(ids)
-        async for page in self._from(first_id, until_ns):
-            if known and page["time_ns"][0] < since_ns - _FAR_NS:
-                raise self._other_kind(first_id)
-            known = False
-            yield page, 0
+        async with aclosing(self._from(first_id, until_ns)) as pages:
+            async for page in pages:
+                if known and page["time_ns"][0] < since_ns - _FAR_NS:
+                    raise self._other_kind(first_id)
+                known = False
+                yield page, 0
         if known:
             newest = await self.fetch(None, 1)
             if len(newest) and newest["time_ns"][0] > since_ns + _FAR_NS:

@@ -12,10 +12,14 @@ Source: https://developers.binance.com/docs/binance-spot-api-docs/web-socket-str
 from collections.abc import Sequence
 from typing import Any
 
+from websockets.exceptions import InvalidURI
+from websockets.uri import parse_uri
+
 from piker_core.adapter.market_feed import MarketFeed
 from piker_core.adapter.stream import Link
 from piker_core.adapter.subscriptions import Topic, TopicRequest
 from piker_core.adapter.venue_feed import VenueFeed
+from piker_core.errors import ConfigError
 
 from .api import Config
 from .markets import PROVIDER
@@ -45,7 +49,7 @@ class BinanceFeed(VenueFeed):
         super().__init__(PROVIDER, config, send_chan)
         self.config = config
         self.url_key = key
-        self._url: str = getattr(config, key).rstrip("/") + path
+        self._url = _checked_address(getattr(config, key), key) + path
         self._updates: dict[str, int] = {}
 
     async def url(self) -> str:
@@ -95,6 +99,17 @@ class BinanceFeed(VenueFeed):
         """No connection carries these any more; their updates may begin anew."""
         self._updates.clear()
         super().lost(topics, cause, heard_ns)
+
+
+def _checked_address(text: str, key: str) -> str:
+    """An address without a slash at its end. Raises ConfigError that names its key."""
+    try:
+        parse_uri(text)
+    except InvalidURI:
+        raise ConfigError(
+            f"[{PROVIDER}] {key} {text!r} must be like wss://stream.binance.com:9443"
+        ) from None
+    return text.rstrip("/")
 
 
 class BestFeed(BinanceFeed):
