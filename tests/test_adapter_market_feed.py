@@ -228,6 +228,18 @@ async def test_a_market_whose_first_id_is_0_counts_it_once(namespace: str) -> No
         assert not market.incomplete and gaps(host) == [("cut", True)]
 
 
+async def test_the_trade_with_id_0_is_fetched_when_nothing_is_known(
+    namespace: str,
+) -> None:
+    with open_host(namespace) as host:
+        listing = Listing(*(tick(n, NOW_NS + n) for n in range(3)))
+        market = add(host, listing)
+        market.up(NOW_NS)
+        await market.release(None, now_ns=NOW_NS + 3)
+        await repair(host, market)
+        assert volumes(host) == {NOW_NS // NS: 3.0}
+
+
 async def test_aggregates_count_for_their_trades_in_stream_and_list(
     namespace: str,
 ) -> None:

@@ -348,6 +348,22 @@ async def test_a_time_stamp_that_is_refused_is_made_anew_by_the_venues_clock(
     assert rest.clock.offset_s == pytest.approx(4e9 - time.time(), abs=60)
 
 
+async def test_the_time_is_asked_for_every_so_often_whatever_comes_of_it(
+    autojump_clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    acme = Acme(fault(-9, "no"))
+    async with acme.open() as rest:
+
+        async def resync() -> None:
+            await rest.get("/time", {}, subject="time")
+
+        rest.resync = resync
+        with trio.move_on_after(350):
+            await rest.keep_time(100)
+    assert acme.waits() == pytest.approx([100, 100, 100])
+    assert "Acme does not tell the time" in caplog.text
+
+
 async def test_the_date_header_is_a_clock_for_venues_that_have_no_better(
     caplog: pytest.LogCaptureFixture,
 ) -> None:

@@ -232,6 +232,27 @@ async def test_a_replacement_that_fails_is_tried_again_and_costs_nothing(
             assert old not in venue.clients and not feed.markets["a"].gaps
 
 
+async def test_a_replacement_that_fails_says_nothing_of_markets_that_were_refused(
+    namespace: str,
+) -> None:
+    async with open_acme("a", "b") as venue:
+        venue.by_topic = True
+        async with open_feed(
+            venue, "a", "b", namespace=namespace, ack_timeout_s=0.3
+        ) as feed:
+            await settle(feed, venue, "b")
+            venue.refuse = {"trade:b": "delisted"}
+            venue.cut()
+            await wait_until(lambda: feed.markets["b"].handle.status == "stopped")
+            await settle(feed, venue, "a")
+            venue.deaf = True
+            feed.stream.rotate()
+            ever = venue.ever
+            await wait_until(lambda: venue.ever > ever and len(venue.clients) == 1)
+            assert feed.markets["b"].handle.status == "stopped"
+            assert feed.markets["b"].reason == "delisted"
+
+
 async def test_when_the_old_connection_dies_first_the_new_one_takes_over(
     namespace: str,
 ) -> None:

@@ -11,7 +11,7 @@ import trio
 from piker_core.adapter import market_feed
 from piker_core.adapter.market_feed import MarketFeed
 from piker_core.adapter.watch import watch
-from tests.adapter_host import NS, Host, Listing, gaps, open_host, quote, tick
+from tests.adapter_host import NS, Host, Listing, gaps, open_host, quote, rows, tick
 from tests.adapter_socket import wait_until
 
 
@@ -99,6 +99,39 @@ async def test_a_market_that_failed_is_tried_again(
         assert ("failed: RuntimeError", True) in gaps(host, "bad")
 
 
+async def test_a_market_that_failed_is_not_live_while_its_connection_is_lost(
+    namespace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(market_feed, "_RETRY_S", (0.01, 0.01))
+    with open_host(namespace) as host:
+        market, other = add(host, "bad", Listing()), add(host, "good", Listing())
+        market.up(time.time_ns())
+        await market.release(None, now_ns=time.time_ns())
+        market.fail("a test", RuntimeError("x"))
+        market.down("cut", time.time_ns())
+        async with open_watch(host):
+            other.up(time.time_ns())
+            await wait_until(lambda: other.handle.status == "live")
+            await trio.sleep(0.1)  # for a try that must not come
+        assert market.handle.status == "reconnecting"
+
+
+async def test_trades_held_that_break_the_code_stop_that_market_alone(
+    namespace: str,
+) -> None:
+    with open_host(namespace) as host:
+        bad, good = add(host, "bad", Listing()), add(host, "good", Listing())
+        async with open_watch(host):
+            for market in (bad, good):
+                market.up(time.time_ns())
+            given = quote(tick(1, time.time_ns()), symbol="bad")
+            del given["ticks"][0]["id"]
+            await bad.take(given)
+            await wait_until(lambda: bad.handle.status == "stopped")
+            await wait_until(lambda: good.handle.status == "live")
+        assert bad.reason == "what was held could not be told: KeyError('id')"
+
+
 async def test_the_hold_ends_when_its_time_is_up(namespace: str) -> None:
     class Slow(Listing):
         async def walk(self, since_ns: int, until_ns: int, first_id: int) -> Any:
@@ -113,6 +146,36 @@ async def test_the_hold_ends_when_its_time_is_up(namespace: str) -> None:
             await wait_until(lambda: market.handle.status == "live")
             assert market.handle.last_id == 1
         assert gaps(host, "slow") == [("start", False)]
+
+
+async def test_a_fetch_for_a_session_that_is_over_ends_no_other_hold(
+    namespace: str,
+) -> None:
+    class Stepped(Listing):
+        def __init__(self) -> None:
+            super().__init__()
+            self.turns = [trio.Event(), trio.Event()]
+
+        async def walk(self, since_ns: int, until_ns: int, first_id: int) -> Any:
+            turn = self.turns[len(self.asked)]
+            self.asked.append((since_ns, until_ns, first_id))
+            await turn.wait()
+            yield rows([]), 0
+
+    with open_host(namespace, hold_s=600.0) as host:
+        listing = Stepped()
+        market = add(host, "abc", listing)
+        async with open_watch(host):
+            market.up(time.time_ns())
+            await wait_until(lambda: listing.asked)
+            market.down("cut", time.time_ns())
+            market.up(time.time_ns())
+            listing.turns[0].set()
+            await wait_until(lambda: len(listing.asked) == 2)
+            assert market.held is not None
+            listing.turns[1].set()
+            await wait_until(lambda: market.handle.status == "live")
+        assert gaps(host, "abc") == []
 
 
 async def test_a_watch_that_breaks_stops_that_market_alone(

@@ -6,14 +6,8 @@ from contextlib import aclosing
 import numpy as np
 import trio
 
-from piker_core.adapter.market_feed import (
-    EVER_NS,
-    NS,
-    SLACK_NS,
-    Host,
-    MarketFeed,
-    Trades,
-)
+from piker_core.adapter.market_feed import Host, MarketFeed
+from piker_core.adapter.trades import EVER_NS, NS, SLACK_NS, Trades
 from piker_core.dtypes import TICK_DTYPE
 from piker_core.errors import DataThrottle, NotFound, PikerError
 from piker_core.tasks import Backoff

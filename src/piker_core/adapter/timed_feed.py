@@ -19,14 +19,8 @@ import numpy as np
 import trio
 
 from piker_core.adapter.continuity import Key, TickLog, take_new
-from piker_core.adapter.market_feed import (
-    NS,
-    Gap,
-    Host,
-    MarketFeed,
-    Quote,
-    Trades,
-)
+from piker_core.adapter.market_feed import Gap, Host, MarketFeed
+from piker_core.adapter.trades import NS, Quote, Trades
 from piker_core.dtypes import TICK_DTYPE
 
 

@@ -15,7 +15,8 @@ from typing import Any
 
 import trio
 
-from piker_core.adapter.market_feed import MarketFeed, Quote
+from piker_core.adapter.market_feed import MarketFeed
+from piker_core.adapter.trades import Quote
 from piker_core.adapter.watch import watch
 from piker_core.errors import DataThrottle, PikerError, ProviderError
 from piker_core.messages import FeedInit

@@ -17,10 +17,8 @@ from typing import Any
 
 import msgspec
 
-from piker_core.adapter.market_feed import best_ticks
+from piker_core.adapter.trades import Quote, best_ticks
 from piker_core.errors import ProviderError
-
-Quote = dict[str, Any]
 
 TRADE, AGGREGATE, BEST = "trade", "aggTrade", "bookTicker"
 """Kinds of streams, as their names end."""
