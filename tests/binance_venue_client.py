@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from decimal import Decimal
 from typing import Any
 
+import httpx
 import trio
 from websockets.trio.client import ClientConnection, connect
 
@@ -124,3 +125,46 @@ def kinds(value: Any) -> Any:
     if isinstance(value, str) and re.fullmatch(r"-?\d+(\.\d+)?", value):
         return f"text of {len(value.partition('.')[2])} decimals"
     return type(value).__name__
+
+
+def covers(ours: Any, theirs: Any) -> bool:
+    """Whether kinds have all keys, types and formats of others, and perhaps more."""
+    if isinstance(theirs, frozenset) and isinstance(ours, frozenset):
+        return all(any(covers(row, wanted) for row in ours) for wanted in theirs)
+    if isinstance(theirs, tuple) and isinstance(ours, tuple):
+        return len(ours) == len(theirs) and all(map(covers, ours, theirs))
+    return bool(ours == theirs)
+
+
+class Caller:
+    """A client of one side's REST server."""
+
+    def __init__(self, http: httpx.AsyncClient, prefix: str) -> None:
+        self.http = http
+        self._prefix = prefix
+
+    async def send(self, call: str, **headers: str) -> httpx.Response:
+        """The reply to a call, whatever it is."""
+        return await self.http.get(f"{self._prefix}{call}", headers=headers)
+
+    async def get(self, call: str, **headers: str) -> Any:
+        """The answer to a call."""
+        reply = await self.send(call, **headers)
+        assert reply.status_code == 200, reply.text
+        return reply.json()
+
+    async def error(self, call: str, status: int = 400) -> tuple[int, str]:
+        """The code and the text of the error a call is answered with."""
+        reply = await self.send(call)
+        assert reply.status_code == status, reply.text
+        error = reply.json()
+        assert list(error) == ["code", "msg"]
+        return error["code"], error["msg"]
+
+
+@asynccontextmanager
+async def open_caller(venue: Venue, *, usdm: bool = False) -> AsyncIterator[Caller]:
+    """A client of spot's REST server, or of USD-M's."""
+    url = venue.config["usdm_rest_url" if usdm else "rest_url"]
+    async with httpx.AsyncClient(base_url=url) as http:
+        yield Caller(http, "/fapi/v1/" if usdm else "/api/v3/")

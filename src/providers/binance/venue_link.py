@@ -1,5 +1,6 @@
 """One WebSocket client of a simulated Binance."""
 
+import math
 from collections import defaultdict
 from typing import Protocol
 
@@ -60,6 +61,28 @@ class Hub(Protocol):
         """End that."""
 
 
+class Pings:
+    """Pings that are not answered yet, oldest first; times are in s."""
+
+    def __init__(self) -> None:
+        self._sent: dict[bytes, float] = {}
+
+    def send(self, payload: bytes, now_s: float) -> None:
+        """Take note of one that is sent."""
+        self._sent[payload] = now_s
+
+    def answer(self, payload: bytes) -> None:
+        """A pong came: its ping is answered, and those before it, but none after."""
+        if payload in self._sent:
+            sent = list(self._sent)
+            for old in sent[: sent.index(payload) + 1]:
+                del self._sent[old]
+
+    def oldest_s(self) -> float:
+        """When the oldest was sent; for ever in the future if there is none."""
+        return next(iter(self._sent.values()), math.inf)
+
+
 class Link(CommonLink):
     """One client's connection: its streams, in the order of their subscription.
 
@@ -77,7 +100,7 @@ class Link(CommonLink):
         self._hub = hub
         self._opened_s = self._pinged_s = trio.current_time()
         self._messages = SlidingLimit(hub.limits.messages, 1.0)
-        self._pings: dict[bytes, float] = {}
+        self._pings = Pings()
 
     @property
     def form(self) -> tuple[bool, int]:
@@ -101,13 +124,8 @@ class Link(CommonLink):
 
     def hear_control(self, opcode: Opcode, payload: bytes) -> None:
         """Take note of pongs; only those that answer a ping keep the connection."""
-        answers = opcode is Opcode.PONG and payload in self._pings
-        if not self._in_rate() or not answers:
-            return
-        for sent in list(self._pings):
-            del self._pings[sent]
-            if sent == payload:
-                return
+        if self._in_rate() and opcode is Opcode.PONG:
+            self._pings.answer(payload)
 
     def _in_rate(self) -> bool:
         """Whether a message is let through; the one too many ends the connection."""
@@ -121,10 +139,10 @@ class Link(CommonLink):
         limits = self._hub.limits
         if now_s >= self._opened_s + limits.life_s:
             self.close(CloseCode.GOING_AWAY)
-        elif any(now_s >= sent_s + limits.pong_s for sent_s in self._pings.values()):
+        elif now_s >= self._pings.oldest_s() + limits.pong_s:
             self.close(CloseCode.POLICY_VIOLATION, "Pong timeout")
         elif now_s >= self._pinged_s + limits.ping_s:
             self._pinged_s = now_s
             payload = str(now_ns // MS).encode()
-            self._pings[payload] = now_s
+            self._pings.send(payload, now_s)
             self.ping(payload)
