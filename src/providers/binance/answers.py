@@ -218,6 +218,8 @@ def _wap(reply: Reply, row: _Kline) -> float:
     """Cost by volume, rounded once; the close of a bar without volume."""
     try:
         cost, volume = Decimal(row.cost), Decimal(row.volume)
-        return float(cost / volume) if volume and cost > 0 else row.close
+        if cost >= 0:
+            return float(cost / volume) if cost and volume else row.close
     except ArithmeticError:
-        raise reply.refuse(f"{row.cost!r:.40} is no cost") from None
+        pass  # no number
+    raise reply.refuse(f"{row.cost!r:.40} is no cost")

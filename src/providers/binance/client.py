@@ -112,6 +112,10 @@ class Side:
 
     # The venue
 
+    async def keep_time(self, every_s: float) -> None:
+        """Ask for the venue's time now and then, for ever."""
+        await self._rest.keep_time(every_s)
+
     async def sync_clock(self) -> None:
         """Ask for the venue's time."""
         reply = await self._get("time", {}, "its time")

@@ -198,7 +198,9 @@ async def _start(
         nursery.start_soon(watch, feed, nursery)
     quotes: dict[str, Quote] = {}
     for side in sides:
-        nursery.start_soon(side.watch_status)
+        if side.symbols:
+            nursery.start_soon(side.watch_status)
+            nursery.start_soon(side.side.keep_time, side.feed.config.clock_every_s)
         told = await _first_quotes(side)
         for quote in told.values():
             await side.feed.send(quote)

@@ -13,8 +13,14 @@ import time
 import httpx
 import msgspec
 
+from piker_core.adapter.answers import (
+    Site,
+    Verdict,
+    decode_body,
+    judge_http,
+    seconds,
+)
 from piker_core.adapter.limiter import Used
-from piker_core.adapter.rest import Site, Verdict, decode_body, judge_http, seconds
 from piker_core.errors import ProviderError
 
 SPOT_SITE = Site("Binance", "binance")
