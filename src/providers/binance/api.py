@@ -179,7 +179,7 @@ async def open_symbol_search(
 ) -> AsyncIterator[SearchFunction]:
     """A search over the names of both sides: `await search("btcus")` -> markets.
 
-    By full name, those that trade first, then the best, at most 50. {} if there is
+    By full name, best first, of alike ones those that trade, at most 50. {} if there is
     none.
     """
     async with _client_or_new(client) as opened:

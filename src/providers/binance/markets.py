@@ -236,7 +236,7 @@ def search_symbols(
 ) -> list[Symbol]:
     """Symbols one of whose names is, begins with, has or resembles the pattern.
 
-    Those that trade first, then the best, at most `limit`. Takes long enough to be
+    Best first, at most `limit`, of alike ones those that trade. Takes long enough to be
     called from a thread.
     """
     wanted = plain(pattern).replace("-", "").replace("_", "")
@@ -247,8 +247,9 @@ def search_symbols(
     for symbol in symbols:
         score = max(_score(matcher, wanted, name) for name in symbol.names())
         if score >= _LIKE:
-            hits.append((not symbol.trading, -score, symbol.name, symbol))
-    return [symbol for *_, symbol in sorted(hits, key=lambda hit: hit[:3])[:limit]]
+            order = (score < 1, not symbol.trading, -score, symbol.name)
+            hits.append((order, symbol))
+    return [symbol for _, symbol in sorted(hits, key=lambda hit: hit[0])[:limit]]
 
 
 def _score(matcher: "difflib.SequenceMatcher[str]", wanted: str, name: str) -> float:
