@@ -82,17 +82,10 @@ def price_at(at: int, period: int) -> float:
 
 
 @pytest.fixture(autouse=True)
-def clock(
-    autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A wall clock that goes by trio's and begins half a second after `NOW_S`."""
-    began = autojump_clock.current_time()
-
-    def now() -> float:
-        return NOW_S + 0.5 + autojump_clock.current_time() - began
-
-    monkeypatch.setattr(time, "time", now)
-    monkeypatch.setattr(time, "time_ns", lambda: int(now() * 1e9))
+def wall(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A wall clock that stands half a second after `NOW_S`."""
+    monkeypatch.setattr(time, "time", lambda: NOW_S + 0.5)
+    monkeypatch.setattr(time, "time_ns", lambda: NOW_S * 10**9 + 5 * 10**8)
 
 
 @asynccontextmanager
@@ -100,7 +93,7 @@ async def open_market(
     venue: Venue, name: str = "btcusdt", **settings: Any
 ) -> AsyncIterator[Any]:
     async with (
-        venue.open_client(**settings) as client,
+        venue.open_client(**({"settle_s": 0.0} | settings)) as client,
         open_history_client(f"{name}.binance", client=client) as (get_ohlc, limits),
     ):
         assert limits == {"erlangs": 4, "rate": 10}
@@ -130,7 +123,7 @@ async def test_a_frame_is_a_thousand_final_klines_up_to_now(
     name: str, period: int
 ) -> None:
     venue = Klines(NOW_S - 30 * 86400)
-    async with open_market(venue, name, settle_s=0.0) as get_ohlc:
+    async with open_market(venue, name) as get_ohlc:
         rows, start, end = await get_ohlc(float(period))
     assert len(rows) == 1000
     assert rows["time"][-1] == NOW_S // period * period - period
@@ -166,7 +159,9 @@ async def test_ends_that_are_no_multiples_take_whole_bars_only() -> None:
     assert rows["time"].tolist() == [NOW_S - 240 + 60 * i for i in range(4)]
 
 
-async def test_a_bars_end_is_waited_for() -> None:
+async def test_a_bars_end_is_waited_for(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
     venue = Klines(NOW_S - 86400)
     async with open_market(venue, settle_s=2.0) as get_ohlc:
         began = trio.current_time()
@@ -178,7 +173,7 @@ async def test_a_bars_end_is_waited_for() -> None:
 
 async def test_the_running_kline_is_that_of_the_venues_clock() -> None:
     venue = Klines(NOW_S - 86400)
-    async with open_market(venue, settle_s=0.0) as get_ohlc:
+    async with open_market(venue) as get_ohlc:
         ahead = get_ohlc.__self__._side.clock
         ahead._low_s = ahead._high_s = 60.0
         rows, *_ = await get_ohlc(60.0, end_dt=moment(NOW_S + 600))
