@@ -40,9 +40,10 @@ class Client:
     async def wait(self, wanted: Callable[[Frame], bool]) -> Frame:
         """The next message that is wanted; those before it are passed over."""
         with trio.fail_after(PATIENCE_S):
-            while not wanted(frame := await self.read()):
-                pass
-        return frame
+            while True:
+                frame: Frame = await self.read()
+                if wanted(frame):
+                    return frame
 
     async def wait_stream(self, name: str) -> Frame:
         """The event of the next message of a stream, which is a combined one."""

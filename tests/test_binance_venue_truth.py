@@ -128,7 +128,7 @@ async def test_closed_klines_are_the_sums_of_their_trades_flat_ones_included(
     venue: Venue, name: str, interval: str
 ) -> None:
     async with open_client(combined(venue, f"{name}@kline_{interval}")) as client:
-        bars = []
+        bars: list[dict[str, Any]] = []
         while len(bars) < 3:
             bar = (await client.read())["data"]["k"]
             bars += [bar] if bar["x"] else []

@@ -20,8 +20,8 @@ from .venue_errors import (
 )
 from .venue_frames import level_rows
 from .venue_klines import SPOT_INTERVALS, Interval, kline_row
-from .venue_params import MS, Params
-from .venue_symbols import SymbolExchange, SymbolMarket
+from .venue_params import Params
+from .venue_symbols import MS, SymbolExchange, SymbolMarket
 from .venue_tickers import book_ticker, day_ticker, price_ticker
 from .venue_trades import aggregate_row, first_aggregates, last_aggregates, trade_row
 

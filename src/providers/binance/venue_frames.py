@@ -7,11 +7,10 @@ Times are counted in units of so many ns.
 import msgspec
 
 from .venue_depth import Level, update_id
-from .venue_symbols import SymbolMarket, VenueSymbol
+from .venue_symbols import MS, SymbolMarket, VenueSymbol
 from .venue_trades import Aggregate, Row
 
 _BOOL = ("false", "true")
-MS = 10**6
 
 encode_json = msgspec.json.encode
 

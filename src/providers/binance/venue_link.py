@@ -15,8 +15,7 @@ from piker_core.simulation.link import Tally
 
 from .venue_requests import Desk
 from .venue_streams import PUBLIC
-
-MS = 10**6
+from .venue_symbols import MS
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):

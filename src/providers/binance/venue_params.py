@@ -14,10 +14,8 @@ from .venue_errors import (
     invalid,
     missing,
 )
-from .venue_symbols import SymbolExchange, SymbolMarket
+from .venue_symbols import MS, US, SymbolExchange, SymbolMarket
 
-MS = 10**6
-US = 10**3
 _LEGAL_SYMBOL = r"^[\w\-._&&[^a-z]]{1,50}$"
 _LEGAL_SYMBOLS = r'^\["[\w\-._&&[^a-z]]{1,50}"(,"[\w\-._&&[^a-z]]{1,50}"){0,}\]$'
 _SYMBOL = re.compile(r"[^\Wa-z]([^\Wa-z]|[-.]){0,49}")

@@ -18,10 +18,10 @@ from piker_core.simulation.totals import Rows
 from .venue_cadence import Cadence, Changes, Event, Klines, Tickers, Top
 from .venue_depth import Books
 from .venue_faults import Faults
-from .venue_frames import MS, aggregate_event, book_event, envelope, trade_event
+from .venue_frames import aggregate_event, book_event, envelope, trade_event
 from .venue_link import Link
 from .venue_streams import ALL, Stream, parse_stream
-from .venue_symbols import TRADING, SymbolExchange, SymbolMarket
+from .venue_symbols import MS, TRADING, SymbolExchange, SymbolMarket
 from .venue_trades import aggregate
 
 _SHAPED = frozenset({"trade", "aggTrade", "depth"})

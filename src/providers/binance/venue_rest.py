@@ -37,7 +37,8 @@ from .venue_errors import (
 )
 from .venue_faults import Faults
 from .venue_link import Limits
-from .venue_params import MS, US, Params
+from .venue_params import Params
+from .venue_symbols import MS, US
 from .venue_weights import Query, WeightMeter
 
 API_KEY = "vmPUZE6mv9SD5VNHk4HlWFsOr6aKE2zvsw0MuIgwCIPy6utIco14y7Ju91duEh8A"

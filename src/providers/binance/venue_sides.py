@@ -25,11 +25,11 @@ from .venue_info import (
 )
 from .venue_klines import USDM_INTERVALS
 from .venue_link import Limits
-from .venue_params import MS, Params
+from .venue_params import Params
 from .venue_publisher import Publisher
 from .venue_rest import RestServer, Shape
 from .venue_socket import SocketServer
-from .venue_symbols import SymbolExchange, SymbolMarket, VenueSymbol
+from .venue_symbols import MS, SymbolExchange, SymbolMarket, VenueSymbol
 from .venue_tickers import average_price
 from .venue_weights import spot_weight, usdm_weight
 

@@ -14,15 +14,15 @@ from piker_core.simulation.sockets import GOING_AWAY
 from piker_core.simulation.sockets import SocketServer as CommonServer
 
 from .venue_faults import Faults
-from .venue_frames import MS, shutdown_event
+from .venue_frames import shutdown_event
 from .venue_link import Limits, Link
 from .venue_publisher import Publisher
 from .venue_requests import Desk
 from .venue_streams import MARKET, PUBLIC
-from .venue_symbols import SymbolExchange
+from .venue_symbols import MS, US, SymbolExchange
 
 _BEAT_S = 0.05
-_UNITS = {"MILLISECOND": MS, "MICROSECOND": 1000}
+_UNITS = {"MILLISECOND": MS, "MICROSECOND": US}
 _NOT_FOUND = (HTTPStatus.NOT_FOUND, "Not Found\n")
 
 

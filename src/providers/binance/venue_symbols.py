@@ -7,6 +7,7 @@ from piker_core.simulation.listing import SIZE_DECIMALS, Listing
 from piker_core.simulation.market import Market
 from piker_core.simulation.numbers import fixed_text
 
+MS, US = 10**6, 10**3  # what times are printed in, in ns
 TRADING = "TRADING"
 PERPETUAL = "PERPETUAL"
 NEVER_MS = 4133404800000  # the delivery date of perpetuals

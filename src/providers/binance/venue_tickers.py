@@ -12,9 +12,8 @@ from piker_core.simulation.numbers import fixed_text
 from piker_core.simulation.totals import Totals, total
 
 from .venue_depth import update_id
-from .venue_symbols import TRADING, SymbolMarket
+from .venue_symbols import MS, TRADING, SymbolMarket
 
-_MS = 10**6
 _MINUTES = 5
 
 
@@ -25,7 +24,7 @@ def price_ticker(market: SymbolMarket, now_ns: int) -> dict[str, object]:
         "symbol": pair.symbol,
         "price": pair.price_text(market.last_units()),
     }
-    return made | ({"time": now_ns // _MS} if pair.contract else {})
+    return made | ({"time": now_ns // MS} if pair.contract else {})
 
 
 def _best(market: SymbolMarket) -> tuple[str, str, str, str]:
@@ -53,7 +52,7 @@ def book_ticker(market: SymbolMarket) -> dict[str, object]:
     }
     if market.pair.contract:
         made |= {
-            "time": market.quote.time_ns // _MS,
+            "time": market.quote.time_ns // MS,
             "lastUpdateId": update_id(market),
         }
     return made
