@@ -18,7 +18,6 @@ from typing import Any
 from unittest.mock import patch
 
 import msgspec
-import numpy as np
 import trio
 from websockets.trio.client import connect
 
@@ -39,8 +38,6 @@ SETTINGS = {
     "PIKER_FEED__MINUTES_BACK": "0",
 }
 """Patience with a machine that has other work, and none of the start's."""
-_SETTLED_S = 2
-"""Of seconds that ended so long ago all trades are in."""
 
 
 class Spent(msgspec.Struct, frozen=True):
@@ -124,8 +121,7 @@ async def measure_feed(
             start_s = int(time.time()) + 1
             before, spent = _frames(feed), await _spend(server, seconds)
             taken = msgspec.structs.replace(spent, frames=_frames(feed) - before)
-            await trio.sleep(_SETTLED_S)
-            return taken, _check(server, feed, start_s)
+            return taken, await _compare(server, feed, start_s, int(time.time()))
 
 
 async def _spend(server: CrowdServer, seconds: float) -> Spent:
@@ -147,22 +143,36 @@ def _frames(feed: pk.Feed) -> int:
     return frames
 
 
-def _check(server: CrowdServer, feed: pk.Feed, start_s: int) -> str:
-    """Every second of every market has the venue's trades. RuntimeError if not."""
-    end_s = int(time.time()) - _SETTLED_S
-    sent = received = wrong = 0
+async def _compare(server: CrowdServer, feed: pk.Feed, start_s: int, end_s: int) -> str:
+    """Every second of every market has the venue's trades. RuntimeError if not.
+
+    What is still on its way is waited for.
+    """
     truth = server.ask(f"counts {start_s} {end_s}")
+    sent = sum(sum(candles.values()) for candles in truth.values())
+    received, wrong = 0, 1
+    with trio.move_on_after(LIMIT_S):
+        while wrong:
+            await trio.sleep(0.5)
+            received, wrong = _count(feed, truth, start_s, end_s)
+    told = f"trades sent {sent:,}, received {received:,}, lost {sent - received:,}"
+    if wrong or not sent:
+        raise RuntimeError(f"{told}; {wrong} rows are not the venue's")
+    return told
+
+
+def _count(
+    feed: pk.Feed, truth: dict[str, dict[str, int]], start_s: int, end_s: int
+) -> tuple[int, int]:
+    """Trades in the rows, and rows that have not the venue's number of them."""
+    received = wrong = 0
     for fqme, flume in feed.flumes.items():
         rows: Any = flume.rt.between(start_s, end_s)
         counts = dict(zip(rows["time"].tolist(), rows["count"].tolist(), strict=True))
+        received += sum(counts.values())
         candles = truth[fqme.removesuffix(".binance")]
-        sent += sum(candles.values())
-        received += int(np.sum(rows["count"]))
         wrong += sum(counts.get(int(at), 0) != n for at, n in candles.items())
-    told = f"trades sent {sent:,}, received {received:,}, lost {sent - received:,}"
-    if wrong or sent != received or not sent:
-        raise RuntimeError(f"{told}; {wrong} rows are not the venue's")
-    return told
+    return received, wrong
 
 
 async def measure_bare(server: CrowdServer, seconds: float) -> Spent:
