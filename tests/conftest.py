@@ -3,6 +3,7 @@
 import faulthandler
 import itertools
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 import piker_core as pk
 
 WATCHDOG_S = float(os.environ.get("PIKER_WATCHDOG_S", "300"))
+GRACE_S = 20.0
 _numbers = itertools.count()
 _stderr = pytest.StashKey[int]()
 
@@ -20,12 +22,34 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[_stderr] = os.dup(2)
 
 
+# A shell ignores SIGINT for what it runs in the background, and nohup SIGHUP: children
+# would inherit that, and the commands that tests interrupt would go on for ever.
+for _number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    if signal.getsignal(_number) is signal.SIG_IGN:
+        interrupted = _number == signal.SIGINT
+        signal.signal(
+            _number, signal.default_int_handler if interrupted else signal.SIG_DFL
+        )
+
+
 @pytest.fixture(autouse=True)
 def watchdog(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Ends the run with every thread's stack when a test hangs."""
+    """Interrupts the run with every thread's stack when a test hangs.
+
+    As Ctrl-C would, so that processes are ended and segments removed; where that does
+    not help the process is ended a little later.
+    """
     stderr = request.config.stash[_stderr]
-    faulthandler.dump_traceback_later(WATCHDOG_S, exit=True, file=stderr)
+
+    def interrupt(*_: object) -> None:
+        faulthandler.dump_traceback(stderr)
+        signal.raise_signal(signal.SIGINT)
+
+    signal.signal(signal.SIGALRM, interrupt)
+    signal.setitimer(signal.ITIMER_REAL, WATCHDOG_S)
+    faulthandler.dump_traceback_later(WATCHDOG_S + GRACE_S, exit=True, file=stderr)
     yield
+    signal.setitimer(signal.ITIMER_REAL, 0)
     faulthandler.cancel_dump_traceback_later()
 
 
