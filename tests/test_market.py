@@ -2,10 +2,12 @@
 
 import gc
 import os
+from collections.abc import Iterator
 from itertools import count
 from typing import Any
 
 import numpy as np
+import pytest
 from bar_model import NS, MarketModel, Trade, tick_array
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
@@ -65,6 +67,15 @@ def tick_dict(trade: Trade) -> dict[str, Any]:
         "id": trade.id,
         "count": trade.count,
     }
+
+
+@pytest.fixture(scope="module", autouse=True)
+def only_what_is_new_is_collected() -> Iterator[None]:
+    """A collection need not look through all that other tests have left."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
 
 
 class MarketMachine(RuleBasedStateMachine):
