@@ -355,7 +355,7 @@ class MarketFeed:
                 for gap in self.gaps
             ):
                 since_ns, anchor = span.after_ns - SLACK_NS, span.first - 1
-                end_ns = span.before_ns + 1
+                end_ns = max(span.after_ns, span.before_ns) + 1
                 cause = "trades missing in stream"
                 gap = Gap(span.after_ns, end_ns, cause, since_ns, anchor)
                 self.handle.add_gap(start_ns=gap.start_ns, end_ns=end_ns, cause=cause)

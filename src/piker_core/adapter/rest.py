@@ -298,7 +298,7 @@ async def open_rest(
     is sent yet.
     """
     clock, limiter = _shared(site, limits, url, credential)
-    headers = {"User-Agent": f"piker-core/{version('piker-core')}"}
+    headers = {"User-Agent": _user_agent()}
     async with httpx.AsyncClient(
         headers=headers, timeout=None, transport=transport, verify=_ssl_context()
     ) as http:
@@ -344,6 +344,12 @@ def checked_url(text: str, site: Site, *, example: str) -> str:
     if url.scheme not in ("http", "https") or not url.host:
         raise ConfigError(f"{key} must be like {example}")
     return text.rstrip("/")
+
+
+@cache
+def _user_agent() -> str:
+    """Who calls; to look the version up takes a millisecond."""
+    return f"piker-core/{version('piker-core')}"
 
 
 @cache
