@@ -1,6 +1,7 @@
 """What a provider's feed is made of, without sockets: requests out, messages in."""
 
 import errno
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -68,6 +69,54 @@ async def test_only_the_topic_of_trades_decides(feed: AcmeFeed) -> None:
     assert feed.statistics().refusals == 1
     feed.lost(["best:a"], "cut", 5)
     assert feed.markets["a"].handle.status == "live"
+
+
+async def test_quotes_may_come_by_a_feed_of_their_own(feed: AcmeFeed) -> None:
+    quotes = AcmeFeed("ws://elsewhere", feed.engine.send_channel())
+    market = feed.markets["a"]
+    quotes.add("a", market, others=["quotes:a"])
+    link, request = ask(quotes)
+    await quotes.take(link, b'{"ok":%d}' % request["n"])
+    assert quotes.live.is_set() and market.handle.status == "starting"
+    assert list(quotes.watched()) == [] and market in list(feed.watched())
+    link, request = ask(feed)
+    await feed.take(link, b'{"ok":%d}' % request["n"])
+    quotes.stale(["quotes:a"])
+    quotes.lost(["quotes:a"], "cut", 5)
+    quotes.remove("a")
+    assert market.handle.status == "live"
+    feed.remove("a")
+    assert market.handle.status == "stopped"
+
+
+async def test_what_a_dead_connection_lost_is_told_before_another_takes_over(
+    feed: AcmeFeed,
+) -> None:
+    old, request = ask(feed)
+    await feed.take(old, b'{"ok":%d}' % request["n"])
+    old.heard_ns = time.time_ns() - 10**9
+    new, request = ask(feed)
+    feed.stale(["trade:a", "trade:b"])
+    old.abandon("no frame for 2 s")  # its socket is not closed yet
+    await feed.take(new, b'{"ok":%d}' % request["n"])
+    for market in feed.markets.values():
+        assert market.handle.status == "live"
+        assert [gap.start_ns for gap in market.gaps] == [old.heard_ns]
+
+
+async def test_what_was_lost_first_is_told_first(feed: AcmeFeed) -> None:
+    old, request = ask(feed)
+    await feed.take(old, b'{"ok":%d}' % request["n"])
+    old.heard_ns = time.time_ns() - 10**9
+    new, _ = ask(feed)
+    new.heard_ns = time.time_ns()
+    for link in (new, old):
+        link.abandon("no frame for 2 s")
+    feed.stream.tell_losses(feed.stream.lanes[0])
+    third, request = ask(feed)
+    await feed.take(third, b'{"ok":%d}' % request["n"])
+    for market in feed.markets.values():
+        assert [gap.start_ns for gap in market.gaps] == [old.heard_ns]
 
 
 async def test_answers_to_nothing_change_nothing(feed: AcmeFeed) -> None:
