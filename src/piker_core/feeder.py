@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 import trio
 
+from piker_core.calendars import engine_sessions
 from piker_core.config import FeedConfig
 from piker_core.core.engine import FeedEngine, Market
 from piker_core.errors import DataThrottle, FeedError, NotFound, PikerError
@@ -61,6 +62,7 @@ class Feeder:
         for symbol in symbols:
             try:
                 mkt = await self._mkt_info(symbol)
+                sessions = await trio.to_thread.run_sync(engine_sessions, mkt.calendar)
             except PikerError as error:
                 if required:
                     raise
@@ -75,6 +77,7 @@ class Feeder:
                 price_tick=f"{mkt.price_tick:f}",
                 size_tick=f"{mkt.size_tick:f}",
                 about=about if len(about) < 512 else b"",
+                sessions=sessions,
             )
 
     async def _mkt_info(self, symbol: str) -> MktPair:
