@@ -189,14 +189,15 @@ static inline int pk_step_rows(pk_market *m, int64_t now_ns) {
     return 0;
 }
 
-/* Tell readers. The reason first: who sees the status finds its reason, or a newer one. */
+/* Tell readers. The reason first: who sees the status finds its reason, or a newer one, and
+ * by the fence in there what was written before. */
 static inline void pk_tell_status(pk_segment *s, int status, const char *reason) {
     char old[PK_REASON];
     uint64_t of;
     if (pk_read_reason(s, &of, old) || of != (uint64_t)status || strcmp(old, reason)) {
         pk_write_reason(s, (uint64_t)status, reason, strlen(reason));
     }
-    pk_store_release(&s->header->status, (uint64_t)status); /* SYNC status: pairs with status-read */
+    pk_store(&s->header->status, (uint64_t)status);
 }
 
 /* What readers see: without a session a market is closed, whatever its feed does meanwhile. */
