@@ -43,6 +43,7 @@ class Plan:
         self.first_quote = True
         self.history: Callable[..., Awaitable[Any]] | None = None
         self.unknown: set[str] = set()
+        self.calendar = "24/7"
         self.sessions = 0
         self.sent: dict[str, list[int]] = {}
 
@@ -63,6 +64,7 @@ async def get_mkt_info(symbol: str) -> tuple[pk.MktPair, None]:
         provider=name,
         price_tick=Decimal("0.25"),
         size_tick=Decimal("0.5"),
+        calendar=plan.calendar,
     )
     return mkt, None
 

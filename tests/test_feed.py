@@ -14,6 +14,7 @@ import pytest
 import trio
 
 import piker_core as pk
+from piker_core.calendars import Sessions
 
 FQME = "xbtusd.fakevenue"
 OTHER = "ethusd.fakevenue"
@@ -290,3 +291,29 @@ async def test_a_throttle_that_is_no_rate_is_refused() -> None:
     with pytest.raises(ValueError, match="tick_throttle"):
         async with pk.open_feed([FQME], tick_throttle=0):
             raise AssertionError("it opened")
+
+
+async def test_a_market_whose_session_is_closed_says_so_and_its_trades_count(
+    plan: fakevenue.Plan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "piker_core.calendars.find_calendar", lambda name: Sessions(name, [])
+    )
+    plan.calendar = "shut"
+    async with pk.open_feed([FQME]) as feed:
+        flume = feed.flumes[FQME]
+        assert flume.market.calendar == "shut"
+        await wait_until(lambda: flume.status == "closed")
+        head = flume.rt.head
+        await wait_until(lambda: flume.rt.head > head)
+        assert flume.rt.statistics()["flat_rows"] == 0
+
+
+async def test_a_calendar_that_is_not_known_is_told_when_the_feed_opens(
+    plan: fakevenue.Plan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "exchange_calendars", None)
+    plan.calendar = "XZZZ"
+    with pytest.raises(pk.PikerError, match="calendar XZZZ needs exchange_calendars"):
+        async with pk.open_feed([FQME]):
+            pass

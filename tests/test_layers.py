@@ -22,7 +22,7 @@ FLOORS = {
     WORDS: ("dtypes", "errors", "fqme", "messages", "steps", "symbols"),
     RESOURCES: (
         *("channel", "config", "provider", "segments", "tasks", "waiting"),
-        *("symbol_cache", "symbol_search", "symbol_table"),
+        *("calendars", "symbol_cache", "symbol_search", "symbol_table"),
         *("control", "control_server", "control_socket"),
         *("adapter", "simulation"),
     ),
@@ -45,8 +45,9 @@ INCLUDES = {
     "wake.h": {"segment.h"},
     "lock.h": {"segment.h"},
     "ids.h": set(),
+    "sessions.h": {"atomics.h"},
     "sums.h": set(),
-    "fold.h": {"ids.h", "ring.h", "sums.h", "ticks.h"},
+    "fold.h": {"ids.h", "ring.h", "sessions.h", "sums.h", "ticks.h"},
     "market.h": {"fold.h"},
     "recover.h": {"market.h"},
 }

@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 import trio
 
+from piker_core.calendars import Spans, engine_sessions
 from piker_core.config import FeedConfig
 from piker_core.core.engine import FeedEngine, Market
 from piker_core.core.rings import attach_bars
@@ -48,6 +49,7 @@ class Feeder:
         self._backfills: dict[str, trio.CancelScope] = {}
         self._nursery: trio.Nursery | None = None
         self._pace: Pace | None = None
+        self._sessions: dict[str, Spans | None] = {}
 
     @property
     def details(self) -> dict[str, dict[str, Any]]:
@@ -156,6 +158,8 @@ class Feeder:
         if mkt.symbol != symbol:
             name = f"{symbol}.{provider}"
             raise NotFound(f"{name} is called {mkt.fqme} here: ask for that")
+        sessions = await trio.to_thread.run_sync(engine_sessions, mkt.calendar)
+        self._sessions[symbol] = sessions
         return mkt
 
     def _add(self, symbol: str, mkt: MktPair) -> Market:
@@ -167,7 +171,10 @@ class Feeder:
                 price_tick=f"{mkt.price_tick:f}",
                 size_tick=f"{mkt.size_tick:f}",
                 about=about if len(about) <= MOST_ABOUT else b"",
+                sessions=self._sessions.get(symbol),
             )
+        else:
+            self.markets[symbol].set_sessions(self._sessions.get(symbol))
         return self.markets[symbol]
 
     async def adopt(self) -> None:

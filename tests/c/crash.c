@@ -212,6 +212,16 @@ static void flat_seconds(void) { pk_step(&market, next_ns(3 * PK_NS)); }
 static void new_gap(void) { pk_add_gap(&market, next_ns(-9 * PK_NS), next_ns(-8 * PK_NS), "new", 0); }
 static void repair_gap(void) { pk_add_gap(&market, 5 * PK_NS, 7 * PK_NS, "repaired now", 1); }
 
+/* A late step: over the end of a session, which is near, and another one. */
+static void night(void) {
+    static pk_span hours[2];
+    int64_t second_ns = market.newest_ns / PK_NS * PK_NS;
+    hours[0] = (pk_span){0, second_ns + 3 * PK_NS};
+    hours[1] = (pk_span){second_ns + 200 * PK_NS, second_ns + 203 * PK_NS + PK_NS / 2};
+    market.sessions = (pk_sessions){hours, 2};
+    pk_step(&market, second_ns + 300 * PK_NS);
+}
+
 static void status(void) { pk_set_status(&market, PK_STALE, "no trade for longer than a word is long"); }
 
 static void prepend(void) {
@@ -237,6 +247,7 @@ static const kind_of_write kinds[] = {
     {"same second", same_second}, {"next second", next_second}, {"next minute", next_minute},
     {"late trade", late},         {"flat seconds", flat_seconds}, {"new gap", new_gap},
     {"repaired gap", repair_gap}, {"history", prepend}, {"status", status},
+    {"night", night},
 };
 
 /* ---- one kill ------------------------------------------------------------------------- */

@@ -12,7 +12,7 @@ from cpython.object cimport PyObject
 from libc.errno cimport EAGAIN, EEXIST, ENOENT, ENOSPC, errno
 from libc.math cimport isfinite
 from libc.stdint cimport INT64_MAX, int8_t, int64_t, uint32_t, uint64_t
-from libc.stdlib cimport free, realloc
+from libc.stdlib cimport free, malloc, realloc
 from libc.string cimport memcpy, memset, strncmp
 from posix.fcntl cimport O_RDWR
 from posix.unistd cimport close, getuid
@@ -28,7 +28,7 @@ from numbers import Real
 import numpy as np
 
 from piker_core.core.rings import COUNTERS
-from piker_core.dtypes import OHLCV_DTYPE, STATUSES, TICK_DTYPE, TICK_TYPES
+from piker_core.dtypes import OHLCV_DTYPE, STATUSES, TICK_DTYPE, TICK_TYPES, session_array
 from piker_core.errors import BadTick, PikerError, SegmentError, WriterBusy
 from piker_core.messages import Quote, Tick
 
@@ -94,13 +94,14 @@ cdef class FeedEngine:
         return self.scratch
 
     def add_market(self, fqme, *, periods=(1, 60), capacity=None, price_tick="1e-8",
-                   size_tick="1e-8", fill="flat", bars_from="trade", about=b"") -> Market:
+                   size_tick="1e-8", fill="flat", bars_from="trade", about=b"",
+                   sessions=None) -> Market:
         """Open a market's rings, new or where their last writer left them.
 
         `periods` in seconds; `capacity` rows by period, for new rings; `fill` "flat" or
         "none"; `bars_from` "trade", "bid", "ask" or "mid"; `about`: up to 511 bytes that
-        readers find in `BarReader.about`. Raises ValueError, SegmentError, OSError,
-        PikerError if the market is there already.
+        readers find in `BarReader.about`; `sessions`: see `Market.set_sessions`. Raises
+        ValueError, TypeError, SegmentError, OSError, PikerError if the market is there already.
         """
         self.check_open()
         fqme = _checked_part(fqme, "market", 63)
@@ -113,6 +114,7 @@ cdef class FeedEngine:
         if not isinstance(about, bytes) or len(about) >= PK_ABOUT:
             raise ValueError(f"about {about!r:.80} must be at most {PK_ABOUT - 1} bytes")
         cdef Market market = _new_market(self, fqme, fill, bars_from)
+        market.native.sessions = _spans(sessions)
         cdef int[8] old
         cdef int place, error
         ordered = _checked_periods(periods)
@@ -128,6 +130,7 @@ cdef class FeedEngine:
         market.native.id = _market_id(self, fqme)
         error = pk_recover(&market.native, &self.chain, old)
         _check_errno(error, fqme)
+        market.native.closed = self.clock_ns and not pk_is_open(&market.native.sessions, self.clock_ns)
         _begin_status(market)
         _open_generation(self, market)
         self.by_symbol[fqme] = self.by_symbol[market.symbol] = market
@@ -268,7 +271,7 @@ cdef class FeedEngine:
         """
         cdef int64_t now = nanoseconds(now_ns, "now_ns")
         cdef int64_t wall = pk_wall_ns()
-        cdef int error
+        cdef int error, closed
         cdef Market market
         self.check_open()
         failed = None
@@ -279,10 +282,13 @@ cdef class FeedEngine:
                 pk_store(&(<BarWriter>ring).native.segment.header.heartbeat_ns, wall)
             if now < self.clock_ns:
                 continue
+            closed = market.native.closed
             error = pk_step(&market.native, now)
             if error and failed is None:
                 failed = (error, market.fqme)
             _wake_rings(market)
+            if closed != market.native.closed:
+                _wake_all(market)
         self.clock_ns = max(now, self.clock_ns)
         if failed is not None:
             _check_errno(failed[0], failed[1])
@@ -299,8 +305,7 @@ cdef class FeedEngine:
         if self.lock.fd >= 0:
             for market in self.markets:
                 pk_set_status(&market.native, PK_STOPPED, b"")
-                for ring in market.rings:
-                    pk_wake_all(&(<BarWriter>ring).native.segment)
+                _wake_all(market)
             pk_drop_lock(&self.lock)
         for market in self.markets:
             for ring in market.rings:

@@ -96,6 +96,7 @@ typedef struct {
     pk_redo redo;
     pk_word reason_number; /* bars: the newest reason is in `reasons[reason_number % 2]` */
     pk_reason reasons[2];
+    pk_word feed_status; /* bars: what the feed says, whatever the session */
 } pk_header;
 
 /* The one page that readers may write to. */
@@ -130,7 +131,7 @@ PK_AT(pk_header, gap, 1216); PK_AT(pk_header, head, 1280); PK_AT(pk_header, cloc
 PK_AT(pk_header, unused_1, 1296); PK_AT(pk_header, first, 1344);
 PK_AT(pk_header, gap_number, 1352); PK_AT(pk_header, unused_2, 1360);
 PK_AT(pk_header, redo, 1408); PK_AT(pk_header, reason_number, 1568);
-PK_AT(pk_header, reasons, 1576);
+PK_AT(pk_header, reasons, 1576); PK_AT(pk_header, feed_status, 1848);
 
 PK_AT(pk_gap, start_ns, 0); PK_AT(pk_gap, end_ns, 8); PK_AT(pk_gap, cause, 16);
 PK_AT(pk_gap, repaired, 56);
@@ -146,7 +147,7 @@ PK_AT(pk_wait_page, doorbells, 64);
 _Static_assert(sizeof(pk_identity) == 512 && sizeof(pk_redo) == 160, "layout");
 _Static_assert(sizeof(pk_gap) == PK_TABLE_ITEM, "layout");
 _Static_assert(sizeof(pk_reason) == 136, "layout");
-_Static_assert(sizeof(pk_header) == 1848 && sizeof(pk_wait_page) == 512, "layout");
+_Static_assert(sizeof(pk_header) == 1856 && sizeof(pk_wait_page) == 512, "layout");
 _Static_assert(offsetof(pk_header, head) % 64 == 0, "head has its own cache line");
 _Static_assert(offsetof(pk_header, first) % 64 == 0, "first has its own cache line");
 

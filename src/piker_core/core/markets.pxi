@@ -82,6 +82,7 @@ cdef class Market:
 
     def __dealloc__(self):
         pk_ids_free(&self.native.ids)
+        free(self.native.sessions.spans)
 
     @property
     def id(self) -> int:
@@ -90,7 +91,12 @@ cdef class Market:
 
     @property
     def status(self) -> str:
-        """`starting live stale reconnecting backfilling closed` or `stopped`."""
+        """`starting live stale reconnecting backfilling closed` or `stopped`, as readers see it."""
+        return STATUSES[pk_shown_status(&self.native)]
+
+    @property
+    def feed_status(self) -> str:
+        """What `set_status` said last; `status` is closed where the market's session is."""
         return STATUSES[self.native.status]
 
     @property
@@ -127,8 +133,28 @@ cdef class Market:
         pk_set_status(&self.native, STATUSES.index(status), text)
         if since_ns is not None:
             self.native.live_from_ns = since
-        for ring in self.rings:
-            pk_wake_all(&(<BarWriter>ring).native.segment)
+        _wake_all(self)
+
+    def set_sessions(self, sessions) -> None:
+        """Say when the market is open, from now on; None: always.
+
+        `sessions`: array-like of (open_ns, close_ns), UTC, ascending, not overlapping;
+        outside of them it is closed. A bar without open time has a row only if something
+        trades in it, and is never a loss; in a closed session readers find the status
+        `closed`. The clock opens and closes it. Raises ValueError, TypeError.
+        """
+        cdef pk_sessions old = self.native.sessions
+        cdef pk_sessions new = _spans(sessions)
+        try:
+            self.engine.check_open()
+        except PikerError:
+            free(new.spans)
+            raise
+        self.native.sessions = new
+        free(old.spans)
+        if self.engine.clock_ns:
+            pk_set_closed(&self.native, not pk_is_open(&self.native.sessions, self.engine.clock_ns))
+            _wake_all(self)
 
     def add_gap(self, *, start_ns, end_ns, cause, repaired=False) -> None:
         """Record that [start_ns, end_ns) was lost, or change the record that starts there.
@@ -163,3 +189,26 @@ cdef bytes _reason_text(reason):
         raise TypeError(f"the reason of a status is text, not {reason!r:.80}")
     printable = "".join(letter if letter.isprintable() else " " for letter in reason[:PK_REASON])
     return printable.encode()[: PK_REASON - 1].decode("utf-8", "ignore").encode()
+
+
+cdef pk_sessions _spans(sessions) except *:
+    """A copy of the sessions for the core; to be freed."""
+    cdef pk_sessions found
+    cdef Py_ssize_t size
+    memset(&found, 0, sizeof(found))
+    if sessions is None:
+        return found
+    own = session_array(sessions)
+    size = own.size * sizeof(int64_t)
+    found.count = len(own)
+    found.spans = <pk_span *>malloc(max(size, 1))
+    if found.spans == NULL:
+        raise MemoryError
+    memcpy(found.spans, cnp.PyArray_DATA(own), size)
+    return found
+
+
+cdef void _wake_all(Market market) noexcept:
+    """Whoever waits is to look at the status."""
+    for ring in market.rings:
+        pk_wake_all(&(<BarWriter>ring).native.segment)

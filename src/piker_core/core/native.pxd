@@ -91,6 +91,13 @@ cdef extern from "recover.h" nogil:
     ctypedef struct pk_ids:
         pass
 
+    ctypedef struct pk_span:
+        int64_t open_ns, close_ns
+
+    ctypedef struct pk_sessions:
+        pk_span *spans
+        uint64_t count
+
     ctypedef struct pk_market:
         uint32_t id
         int periods
@@ -99,6 +106,8 @@ cdef extern from "recover.h" nogil:
         pk_ticks *ticks
         pk_ids ids
         int status, fill_flat, bars_from, resume
+        pk_sessions sessions
+        int closed
         int64_t live_from_ns, newest_ns, late_window_ns, last_id, last_time_ns
         double last_price
         int gaps
@@ -173,6 +182,10 @@ cdef extern from "recover.h" nogil:
     int pk_make_room(pk_market *m, int64_t newest_ns, uint64_t ticks) noexcept
     int pk_take(pk_market *m, pk_tick *tick) noexcept
     int pk_step(pk_market *m, int64_t now_ns) noexcept
+    int pk_is_open(const pk_sessions *s, int64_t time_ns) noexcept
+    void pk_set_closed(pk_market *m, int closed) noexcept
+    int pk_shown_status(const pk_market *m) noexcept
+    int64_t pk_open_bar_from(const pk_sessions *s, int64_t bar, int64_t end, int64_t period) noexcept
     void pk_set_status(pk_market *m, int status, const char *reason) noexcept
     int pk_add_gap(pk_market *m, int64_t start_ns, int64_t end_ns, const char *cause,
                    int repaired) noexcept

@@ -403,7 +403,7 @@ static inline void pk_write_reason(pk_segment *s, uint64_t status, const char *t
     uint64_t number = pk_load(&header->reason_number) + 1;
     uint64_t next[1 + PK_REASON / 8] = {status};
     memcpy(next + 1, text, size < PK_REASON ? size : PK_REASON - 1);
-    atomic_thread_fence(memory_order_release); /* SYNC reason-over: pairs with reason-recheck */
+    atomic_thread_fence(memory_order_release); /* SYNC reason-over: pairs with reason-recheck, status-read */
     pk_copy_in((pk_word *)&header->reasons[number % 2], next, 1 + PK_REASON / 8);
     pk_store_release(&header->reason_number, number); /* SYNC reason: pairs with reason-read */
 }
