@@ -26,9 +26,9 @@ class Plan:
 
     `fail_at`: the trades a stream is broken after, one number a session; `history`: a
     `get_ohlc`; `quiet`: no trades at all; `start_error`: raised before the first quote;
-    `describe_error`: raised when a market is asked about; `gate`: what a stream waits
-    for before anything; `tells`: it says of its markets that they are live, and closed
-    at the end.
+    `describe_error`: raised when a market is asked about; `broken_history`: symbols
+    whose history cannot be had; `gate`: what a stream waits for before anything;
+    `tells`: it says of its markets that they are live, and closed at the end.
     """
 
     def __init__(self) -> None:
@@ -42,6 +42,7 @@ class Plan:
         self.tells = False
         self.first_quote = True
         self.history: Callable[..., Awaitable[Any]] | None = None
+        self.broken_history: set[str] = set()
         self.unknown: set[str] = set()
         self.sessions = 0
         self.sent: dict[str, list[int]] = {}
@@ -135,4 +136,6 @@ async def open_history_client(symbol: str) -> AsyncIterator[tuple[Any, dict[str,
     ) -> Any:
         raise pk.DataUnavailable("there is no history")
 
+    if symbol in plan.broken_history:
+        raise KeyError(symbol)
     yield plan.history or nothing, {"erlangs": 2, "rate": 1000}

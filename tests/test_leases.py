@@ -161,6 +161,24 @@ async def test_a_market_without_a_first_quote_is_the_askers_error_alone(
         await askers.open(B)
 
 
+async def test_a_call_that_ends_is_begun_again_and_touches_no_others_markets(
+    askers: Askers,
+) -> None:
+    async with pk.open_feed([A]) as feed:
+        kept, statuses = Ids(A), set()
+        fakevenue.plan.fail_at = [5, 0]
+        await askers.open(B)
+        with pk.attach_bars(B) as bars:
+            await wait_until(lambda: bars.status == "reconnecting")
+            while fakevenue.plan.sessions < 4:
+                statuses.add(feed.flumes[A].status)
+                await kept.more(1)
+            await wait_until(lambda: bars.status == "live")
+        await Ids(B).more()
+        kept.assert_whole()
+        assert statuses == {"live"}
+
+
 async def test_two_that_ask_for_a_market_at_once_share_it(askers: Askers) -> None:
     async with pk.open_feed([A]):
         many = [await askers.start(B) for _ in range(6)]

@@ -30,6 +30,8 @@ MOST_ABOUT = 511
 HISTORY = "open_history_client"
 
 log = logging.getLogger("piker_core.feed")
+Options = dict[str, Any]
+"""Arguments of `FeedEngine.add_market`."""
 
 
 class Feeder:
@@ -141,39 +143,38 @@ class Feeder:
 
     # Markets
 
-    async def _describe(self, symbol: str) -> MktPair:
-        """What the provider says of a market. Raises NotFound for another's name."""
-        provider = self.engine.provider
+    async def _describe(self, symbol: str) -> Options:
+        """How a market's rings are opened. Raises NotFound for another's name."""
+        mkt, details = await self._ask_about(symbol)
+        if mkt.symbol != symbol:
+            name = f"{symbol}.{self.engine.provider}"
+            raise NotFound(f"{name} is called {mkt.fqme} here: ask for that")
+        return market_options(mkt, getattr(details, "bars_from", "trade"))
+
+    async def _ask_about(self, symbol: str) -> tuple[MktPair, Any]:
+        """The market and the provider's details: their `bars_from` is heeded."""
         if not hasattr(self.provider, "get_mkt_info"):
-            return unknown_mkt(symbol, provider)
+            return unknown_mkt(symbol, self.engine.provider), None
         while True:
             try:
                 answer = await self.provider.get_mkt_info(symbol)
-                break
             except DataThrottle as error:
                 await trio.sleep(error.retry_after)
-        mkt: MktPair = answer[0] if isinstance(answer, tuple) else answer
-        if mkt.symbol != symbol:
-            name = f"{symbol}.{provider}"
-            raise NotFound(f"{name} is called {mkt.fqme} here: ask for that")
-        return mkt
+                continue
+            return answer if isinstance(answer, tuple) else (answer, None)
 
-    def _add(self, symbol: str, mkt: MktPair) -> Market:
+    def _add(self, symbol: str, options: Options) -> Market:
         """The market in the engine, its rings opened if they are not."""
         if symbol not in self.markets:
-            about = msgspec.json.encode(mkt)
-            self.markets[symbol] = self.engine.add_market(
-                f"{symbol}.{self.engine.provider}",
-                price_tick=f"{mkt.price_tick:f}",
-                size_tick=f"{mkt.size_tick:f}",
-                about=about if len(about) <= MOST_ABOUT else b"",
-            )
+            fqme = f"{symbol}.{self.engine.provider}"
+            self.markets[symbol] = self.engine.add_market(fqme, **options)
         return self.markets[symbol]
 
     async def adopt(self) -> None:
         """Open the rings that a killed writer has left as if they were fed still.
 
-        Who reads them is told that they are not: `stopped` without a lease.
+        Who reads them is told that they are not. They are opened by what the writer has
+        written about their markets, whether or not the provider can be asked now.
         """
         provider, namespace = self.engine.provider, self.engine.namespace
         with attach_ticks(provider, namespace=namespace) as ticks:
@@ -190,10 +191,10 @@ class Feeder:
                 ):
                     status, about = bars.status, bars.about
                 if status != "stopped":
-                    self.markets[symbol] = self.engine.add_market(fqme, about=about)
+                    market = self._add(symbol, left_options(about))
                     status = "reconnecting" if symbol in self._streams else "stopped"
-                    tell(self.markets[symbol], status, "its writer is dead")
-            except (OSError, PikerError) as error:
+                    tell(market, status, "its writer is dead")
+            except (OSError, ValueError, PikerError) as error:
                 log.debug("%s is left as it is: %s", fqme, error)
 
     # History
@@ -224,6 +225,26 @@ class Feeder:
             log.warning("%s: back-fill ended: %s", market.fqme, error)
         except Exception:
             log.exception("%s: back-fill failed", market.fqme)
+
+
+def market_options(mkt: MktPair, bars_from: str) -> Options:
+    """What the engine is told of a market. `about` says it to the next writer."""
+    plain = msgspec.to_builtins(mkt)
+    if bars_from != "trade":
+        plain["bars_from"] = bars_from
+    about = msgspec.json.encode(plain)
+    return {
+        "price_tick": f"{mkt.price_tick:f}",
+        "size_tick": f"{mkt.size_tick:f}",
+        "bars_from": bars_from,
+        "about": about if len(about) <= MOST_ABOUT else b"",
+    }
+
+
+def left_options(about: bytes) -> Options:
+    """The same by what a writer has left. Raises ValueError."""
+    mkt = msgspec.json.decode(about, type=MktPair)
+    return market_options(mkt, msgspec.json.decode(about).get("bars_from", "trade"))
 
 
 def unknown_mkt(symbol: str, provider: str) -> MktPair:

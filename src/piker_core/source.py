@@ -105,7 +105,6 @@ class Source:
                 await trio.sleep(backoff.next_s())
                 continue
             if await self._follow():
-                self._alone_s = trio.current_time()
                 pause.reset()
             await trio.sleep(pause.next_s())
 
@@ -175,7 +174,7 @@ class Source:
     # Attached
 
     async def _follow(self) -> bool:
-        """Lease markets of the writer until it is gone; False if it cannot be asked."""
+        """Have markets fed by the writer, until it is gone; whether it ever did."""
         try:
             sock = connect(self.name, self.namespace)
         except BlockingIOError:  # others are before us
@@ -184,13 +183,16 @@ class Source:
             listens = sock is not None
         if sock is not None:
             with Link(sock, MOST_TOLD) as link:
-                return await self._ask(link)
+                fed = await self._ask(link)
+            self._alone_s = trio.current_time()
+            return fed
         if not self.opened.is_set():
             self._look_at_rings(listens)
         return False
 
     async def _ask(self, link: Link) -> bool:
-        """A lease for as long as the writer lives; False if it refuses it."""
+        """A lease for as long as the writer lives; whether there was one."""
+        fed = False
         patient, within_s = self.opened.is_set(), self.config.first_quote_s
         await link.send(Ask(1, self.symbols, within_s, patient))
         most_s = math.inf if patient else within_s + LIVE_S + ANSWER_S
@@ -199,7 +201,7 @@ class Source:
                 if isinstance(message, Leased):
                     self._note_leased(message.symbols)
                 elif isinstance(message, Fed):
-                    limit.deadline = math.inf
+                    fed, limit.deadline = True, math.inf
                     self.first_quotes |= message.quotes
                     self.opened.set()
                 elif self.opened.is_set():
@@ -212,7 +214,7 @@ class Source:
                 f"{self._writer()} and does not answer on its control socket: "
                 "look what it is doing, or end it"
             )
-        return True
+        return fed
 
     def _complain(self, text: str) -> None:
         """Say once what an attached feed cannot do about itself."""
@@ -228,7 +230,7 @@ class Source:
                 try:
                     raw = await link.receive()
                 except LinkError as error:
-                    log.warning("%s and says nonsense: %s", self._writer(), error)
+                    self._complain(f"{self._writer()} and says nonsense: {error}")
             if raw is not None:
                 try:
                     return _told.decode(raw)

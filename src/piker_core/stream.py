@@ -17,7 +17,6 @@ import trio
 from piker_core.channel import EngineChannel
 from piker_core.core.engine import FeedEngine, Market
 from piker_core.errors import FeedError, NotFound, PikerError
-from piker_core.symbols import MktPair
 from piker_core.tasks import Backoff, open_nursery
 
 LIVE_S = 5.0
@@ -93,8 +92,8 @@ class Attempt:
 class Stream:
     """A call and its markets.
 
-    `describe` says what a market is, `add` opens its rings, `ready` is told of each
-    that has a first quote.
+    `describe` says how a market's rings are opened, `add` opens them, `ready` is told
+    of each market that has a first quote.
     """
 
     def __init__(
@@ -103,8 +102,8 @@ class Stream:
         engine: FeedEngine,
         *,
         symbols: Iterable[str],
-        describe: Callable[[str], Awaitable[MktPair]],
-        add: Callable[[str, MktPair], Market],
+        describe: Callable[[str], Awaitable[dict[str, Any]]],
+        add: Callable[[str, dict[str, Any]], Market],
         ready: Callable[[str], None],
         first_quote_s: float,
     ) -> None:
@@ -209,14 +208,14 @@ class Stream:
         """Open the rings of all markets that are known. NotFound without any."""
         for symbol in [s for s in self.symbols if s not in self._handles]:
             try:
-                mkt = await self._describe(symbol)
+                options = await self._describe(symbol)
             except NotFound as error:
                 self._unknown[symbol] = error
                 if not attempt.waiters:
                     log.warning("%s is not fed: %s", symbol, error)
                 continue
             if symbol in self.symbols:
-                self._handles[symbol] = Handle(self._add(symbol, mkt))
+                self._handles[symbol] = Handle(self._add(symbol, options))
         await trio.lowlevel.checkpoint()
         if not self._handles:
             raise next(iter(self._unknown.values()))
