@@ -8,9 +8,10 @@
 """
 
 import logging
+import weakref
 from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from types import ModuleType
-from typing import Any
+from typing import Any, cast
 
 import trio
 
@@ -57,26 +58,49 @@ class Handle:
             self.market.add_gap(**gap)
 
 
-class StreamChannel(EngineChannel):
-    """The engine's channel, without what comes of dropped markets."""
+class CutEngine:
+    """An engine as the channels of a call have it once some of its markets are dropped.
 
-    def __init__(self, engine: FeedEngine, dropped: set[str]) -> None:
-        super().__init__(engine)
+    What comes of those goes nowhere; all else is the engine's.
+    """
+
+    def __init__(self, engine: FeedEngine, dropped: Collection[str]) -> None:
+        self._engine = engine
         self._dropped = dropped
 
-    def send_nowait(self, value: Any) -> int:
-        """Push one quote at once, unless its market is dropped."""
-        if self._dropped:
-            get = getattr(value, "get", None)
-            symbol = get("symbol") if get else getattr(value, "symbol", None)
-            if isinstance(symbol, str) and symbol in self._dropped:
-                return 0
-        return super().send_nowait(value)
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._engine, name)
+
+    def push(self, value: Any) -> int:
+        """As of the engine; 0 for what is of a dropped market."""
+        get = getattr(value, "get", None)
+        symbol = get("symbol") if get else getattr(value, "symbol", None)
+        if isinstance(symbol, str) and symbol in self._dropped:
+            return 0
+        return self._engine.push(value)
+
+
+class StreamChannel(EngineChannel):
+    """The engine's channel, which can be cut off from some markets, its clones too.
+
+    Until then it costs nothing more.
+    """
+
+    def __init__(
+        self, engine: FeedEngine, ends: "weakref.WeakSet[StreamChannel]"
+    ) -> None:
+        super().__init__(engine)
+        self._ends = ends
+        ends.add(self)
+
+    def cut(self, engine: CutEngine) -> None:
+        """Push into this from now on."""
+        self._engine = cast("FeedEngine", engine)
 
     def clone(self) -> "StreamChannel":
         """Another end of the same engine, closed by itself."""
         super().clone()
-        return StreamChannel(self._engine, self._dropped)
+        return StreamChannel(self._engine, self._ends)
 
 
 class Attempt:
@@ -121,6 +145,7 @@ class Stream:
         self._unknown: dict[str, NotFound] = {}
         self._handles: dict[str, Handle] = {}
         self._dropped: set[str] = set()
+        self._channels: weakref.WeakSet[StreamChannel] = weakref.WeakSet()
         self._attempt = Attempt()
         self._scope = trio.CancelScope()
 
@@ -128,6 +153,8 @@ class Stream:
         """Feed a market no more. Its status is `stopped`; the others notice nothing."""
         self.symbols.pop(symbol)
         self._dropped |= {symbol, f"{symbol}.{self._engine.provider}"}
+        for end in self._channels:
+            end.cut(CutEngine(self._engine, self._dropped))
         if handle := self._handles.pop(symbol, None):
             handle.cut = True
             tell(handle.market, "stopped", "nobody has it open")
@@ -231,7 +258,7 @@ class Stream:
     ) -> None:
         """The provider's call; its end is that of the try."""
         await self._provider.stream_quotes(
-            StreamChannel(self._engine, self._dropped),
+            StreamChannel(self._engine, self._channels),
             list(self._handles),
             dict(self._handles),
             live,
