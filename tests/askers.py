@@ -150,8 +150,8 @@ async def ask(fqmes: list[str]) -> None:
 
 def run(fqmes: list[str]) -> None:
     """What a forked process does, until it is ended."""
-    tell("start")
     try:
+        tell("start")
         trio.run(ask, fqmes)
     except KeyboardInterrupt:
         tell("closed")

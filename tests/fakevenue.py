@@ -28,7 +28,8 @@ class Plan:
     `get_ohlc`; `quiet`: no trades at all; `start_error`: raised before the first quote;
     `describe_error`: raised when a market is asked about; `broken_history`: symbols
     whose history cannot be had; `gate`: what a stream waits for before anything;
-    `tells`: it says of its markets that they are live, and closed at the end.
+    `refused`: symbols whose streams are; `tells`: it says of its markets that they are
+    live, and closed at the end.
     """
 
     def __init__(self) -> None:
@@ -43,6 +44,7 @@ class Plan:
         self.first_quote = True
         self.history: Callable[..., Awaitable[Any]] | None = None
         self.broken_history: set[str] = set()
+        self.refused: set[str] = set()
         self.unknown: set[str] = set()
         self.sessions = 0
         self.sent: dict[str, list[int]] = {}
@@ -93,8 +95,9 @@ async def stream_quotes(
         await plan.gate.wait()
     if plan.start_error is not None:
         raise plan.start_error
-    if refused := [symbol for symbol in symbols if symbol.startswith(REFUSED)]:
-        raise pk.ProviderError(f"fakevenue refuses {refused[0]}", frame=b"no")
+    for symbol in symbols:
+        if symbol in plan.refused or symbol.startswith(REFUSED):
+            raise pk.ProviderError(f"fakevenue refuses {symbol}", frame=b"no")
     inits = [pk.FeedInit(symbol, (await get_mkt_info(symbol))[0]) for symbol in symbols]
     quotes = {symbol: {"symbol": symbol, "last": 100.0} for symbol in symbols}
     if not plan.first_quote or any(symbol.startswith(MUTE) for symbol in symbols):

@@ -22,7 +22,7 @@ FLOORS = {
     WORDS: ("dtypes", "errors", "messages", "symbols"),
     RESOURCES: (
         *("channel", "config", "provider", "segments", "tasks", "waiting"),
-        *("control", "control_server", "control_socket"),
+        *("control", "control_server", "control_socket", "cutoff"),
         *("adapter", "simulation"),
     ),
     4: ("feed", "feeder", "history", "quotes", "source", "stream"),

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 
 import piker_core as pk
-from piker_core.stream import CutEngine, Handle, StreamChannel
+from piker_core.cutoff import CutEngine, Handle, StreamChannel
 
 FQMES = ("xbtusd.kraken", "ethusd.kraken")
 

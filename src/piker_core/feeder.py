@@ -109,6 +109,7 @@ class Feeder:
             describe=self._describe,
             add=self._add,
             ready=self._ready,
+            apart=self._start,
             first_quote_s=self.config.first_quote_s,
         )
         self._streams |= dict.fromkeys(symbols, stream)
@@ -126,7 +127,8 @@ class Feeder:
     async def _wait_fed(self, symbols: Collection[str], within_s: float) -> None:
         with trio.move_on_after(within_s + LIVE_S) as limit:
             for symbol in symbols:
-                await self._streams[symbol].wait_fed(symbol, symbols)
+                while not self._is_fed(symbol):
+                    await self._streams[symbol].wait_try(symbol, symbols)
         if limit.cancelled_caught:
             missing = [symbol for symbol in symbols if not self._is_fed(symbol)]
             trouble = self._streams[symbol].trouble

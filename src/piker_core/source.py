@@ -34,7 +34,7 @@ from piker_core.control import (
 from piker_core.control_server import Server
 from piker_core.control_socket import connect, socket_paths
 from piker_core.core.engine import open_engine
-from piker_core.core.rings import attach_bars
+from piker_core.core.rings import BarReader, attach_bars
 from piker_core.core.ticks import TickReader, attach_ticks
 from piker_core.errors import FeedError, NotFound, PikerError, WriterBusy
 from piker_core.feeder import Feeder
@@ -155,17 +155,17 @@ class Source:
         with self._attach_ticks() as ticks:
             silent = self._leased_in != ticks.generation - 1
             if silent and (self.opened.is_set() or (not listens and _beats(ticks))):
-                left.update(self._beating(ticks, stopped=True))
+                left.update(self._beating(ticks, left=True))
         return sorted(left.difference(self.symbols))
 
-    def _beating(self, ticks: TickReader, *, stopped: bool) -> list[str]:
-        """Symbols whose rings the writer of these ticks steps, or stepped last."""
+    def _beating(self, ticks: TickReader, *, left: bool) -> list[str]:
+        """Symbols whose rings the writer of these ticks steps, or has `left`."""
         fed = []
         for fqme in ticks.markets():
             try:
                 with attach_bars(fqme, period=1, namespace=self.namespace) as bars:
                     beats = ticks.heartbeat_ns - bars.heartbeat_ns < BEAT_NS
-                    if beats and (stopped or bars.status != "stopped"):
+                    if beats and (left or _is_fed(bars)):
                         fed.append(fqme.removesuffix(f".{self.name}"))
             except PikerError as error:
                 log.debug("%s: %s", fqme, error)
@@ -182,6 +182,7 @@ class Source:
         else:
             listens = sock is not None
         if sock is not None:
+            self._stepped = (0, 0)
             with Link(sock, MOST_TOLD) as link:
                 fed = await self._ask(link)
             self._alone_s = trio.current_time()
@@ -271,7 +272,7 @@ class Source:
                 self._stepped = beat
             stepped = beat > self._stepped and _beats(ticks) and not listens
             if stepped:
-                fed = self._beating(ticks, stopped=False)
+                fed = self._beating(ticks, left=False)
                 missing = [symbol for symbol in self.symbols if symbol not in fed]
         if not missing:
             self.opened.set()
@@ -286,6 +287,12 @@ class Source:
 
     def _attach_ticks(self) -> TickReader:
         return attach_ticks(self.name, namespace=self.namespace)
+
+
+def _is_fed(bars: BarReader) -> bool:
+    """Whether a market that is stepped is fed, and has a price."""
+    started = bars.status != "starting" or bars.last_price > 0
+    return started and bars.status != "stopped"
 
 
 def _beats(ticks: TickReader) -> bool:
