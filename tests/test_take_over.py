@@ -298,11 +298,15 @@ async def test_an_engine_of_a_recorder_is_attached_to(namespace: str) -> None:
 
     with pk.open_engine("fakevenue") as engine:
         engine.add_market(A).set_status("live")
+        engine.add_market(B)  # starting, and without a price
+        engine.add_market(C).set_status("stopped")
         async with trio.open_nursery() as nursery:
             nursery.start_soon(run_clock, engine)
             async with pk.open_feed([A]) as feed:
                 assert feed.roles == {"fakevenue": "reader"}
-            with pytest.raises(pk.FeedError, match=f"process {os.getpid()} .*{B}"):
-                async with pk.open_feed([B]):
-                    raise AssertionError("it opened")
+            for fqme in (B, C, D):
+                named = f"process {os.getpid()} .* without {fqme}"
+                with pytest.raises(pk.FeedError, match=named):
+                    async with pk.open_feed([A, fqme]):
+                        raise AssertionError("it opened")
             nursery.cancel_scope.cancel()
