@@ -5,6 +5,8 @@ import shutil
 import signal
 import socket
 import stat
+import subprocess
+import sys
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
@@ -13,7 +15,7 @@ import pytest
 import trio
 
 from piker_core import control_server, control_socket
-from piker_core.control import Ask, Fed
+from piker_core.control import Ask
 from piker_core.control_server import Server
 from tests.control_clients import (
     PROVIDER,
@@ -182,24 +184,33 @@ async def test_without_a_runtime_folder_it_is_in_the_temporary_one(
         await assert_serves(server)
 
 
+FORK = """
+import os, signal, sys
+from piker_core.control import Ask, frame_message
+from piker_core.control_socket import connect
+sock = connect(sys.argv[1], sys.argv[2])
+sock.setblocking(True)
+sock.sendall(frame_message(Ask(1, ["xbtusd"])))
+sys.stdin.readline()
+if not os.fork():
+    signal.pause()  # it outlives its parent
+"""
+
+
 async def test_a_forked_child_does_not_keep_what_its_parent_had_open(
     server: Server, desk: Desk
 ) -> None:
-    link = connect(server.namespace)
-    await link.send(Ask(1, ["xbtusd"]))
-    assert isinstance(await hear(link), Fed)
-    ready, tell_ready = os.pipe()
-    child = os.fork()
-    if not child:
-        os.write(tell_ready, b".")
-        signal.pause()  # it outlives its parent's connection
+    parent = await trio.lowlevel.open_process(
+        [sys.executable, "-c", FORK, PROVIDER, server.namespace],
+        stdin=subprocess.PIPE,
+        start_new_session=True,
+    )
+    assert parent.stdin is not None
     try:
-        os.read(ready, 1)
-        link.close()
+        async with parent.stdin:
+            await wait_until(lambda: desk.held)
+            await parent.stdin.send_all(b"fork\n")
+            await parent.wait()
         await wait_until(lambda: not desk.held)
     finally:
-        os.kill(child, signal.SIGKILL)
-        with trio.CancelScope(shield=True):
-            await trio.to_thread.run_sync(os.waitpid, child, 0)
-        os.close(ready)
-        os.close(tell_ready)
+        os.killpg(parent.pid, signal.SIGKILL)
