@@ -47,6 +47,8 @@ class Plan:
         self.refused: set[str] = set()
         self.unknown: set[str] = set()
         self.sessions = 0
+        self.histories: list[str] = []
+        self.histories_open: list[str] = []
         self.sent: dict[str, list[int]] = {}
 
 
@@ -141,4 +143,9 @@ async def open_history_client(symbol: str) -> AsyncIterator[tuple[Any, dict[str,
 
     if symbol in plan.broken_history:
         raise KeyError(symbol)
-    yield plan.history or nothing, {"erlangs": 2, "rate": 1000}
+    plan.histories.append(symbol)
+    plan.histories_open.append(symbol)
+    try:
+        yield plan.history or nothing, {"erlangs": 2, "rate": 1000}
+    finally:
+        plan.histories_open.remove(symbol)

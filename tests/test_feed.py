@@ -247,6 +247,7 @@ async def test_a_broken_stream_begins_again() -> None:
         counts: Counter[int] = Counter()
         await collect(feed.stream(), counts, 3)
         assert feed.flumes[FQME].status == "live"
+    assert fakevenue.plan.histories == ["xbtusd"]
 
 
 async def test_a_bug_of_the_provider_does_not_end_the_feed() -> None:

@@ -77,6 +77,19 @@ async def test_a_market_is_dropped_with_its_last_asker_and_no_other_is_disturbed
         assert fakevenue.plan.sessions == 2
 
 
+async def test_a_market_that_is_dropped_is_not_back_filled_any_more() -> None:
+    async def get_ohlc(*arguments: object, **options: object) -> None:
+        await trio.sleep_forever()
+
+    fakevenue.plan.history = get_ohlc
+    async with pk.open_feed([A]):
+        async with pk.open_feed([B]):
+            await wait_until(lambda: len(fakevenue.plan.histories_open) == 2)
+        await wait_until(lambda: fakevenue.plan.histories_open == ["aaausd"])
+        async with pk.open_feed([B]):
+            await wait_until(lambda: len(fakevenue.plan.histories_open) == 2)
+
+
 async def test_a_call_goes_on_for_the_markets_that_are_left_of_it(
     askers: Askers,
 ) -> None:
