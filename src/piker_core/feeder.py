@@ -129,9 +129,9 @@ class Feeder:
             for symbol in symbols:
                 while not self._is_fed(symbol):
                     await self._streams[symbol].wait_try(symbol, symbols)
-        if limit.cancelled_caught:
-            missing = [symbol for symbol in symbols if not self._is_fed(symbol)]
-            trouble = self._streams[symbol].trouble
+        missing = [symbol for symbol in symbols if not self._is_fed(symbol)]
+        if limit.cancelled_caught and missing:
+            trouble = self._streams[missing[0]].trouble
             more = f" ({trouble})" if trouble else ""
             raise silence(self.engine.provider, "first quote", missing, within_s, more)
 
