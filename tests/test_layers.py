@@ -23,7 +23,7 @@ FLOORS = {
     RESOURCES: (
         *("channel", "config", "provider", "segments", "tasks", "waiting"),
         *("calendars", "symbol_cache", "symbol_search", "symbol_table"),
-        *("control", "control_server", "control_socket"),
+        *("control", "control_server", "control_socket", "cutoff"),
         *("adapter", "simulation"),
     ),
     4: ("feed", "feeder", "history", "quotes", "source", "stream"),
