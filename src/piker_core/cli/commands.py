@@ -3,6 +3,7 @@
 import functools
 import inspect
 from collections.abc import Callable
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -266,6 +267,69 @@ def providers(out: Output) -> None:
     from piker_core.cli.catalogue import show_providers
 
     show_providers(out)
+
+
+def _check_cases(names: list[str] | None) -> list[str]:
+    from piker_core.conformance.cases import chosen
+
+    try:
+        chosen(names or [])
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
+    return names or []
+
+
+@command
+def check(
+    out: Output,
+    provider: Annotated[
+        str,
+        typer.Argument(
+            metavar="NAME", help="A provider's name, or a package's dotted path."
+        ),
+    ],
+    only: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="CASE",
+            callback=_check_cases,
+            help="Only this check, or all of a kind, such as reconnect.  [repeatable]",
+        ),
+    ] = None,
+    seed: Annotated[
+        int, typer.Option(min=0, help="What the venue's trades are drawn from.")
+    ] = 0,
+) -> int:
+    """Check a provider against its simulated venue, without a network.
+
+    The contract, exact bars, every fault that the venue has, history, what is left at
+    the end: a line for each check. What the venue lacks is not applicable, never
+    passed. Exit code 4 if any check has failed. The package is also looked for in the
+    current folder.
+    """
+    from piker_core.cli.check import run_check
+
+    return run_check(out, provider, only=only or [], seed=seed)
+
+
+@command
+def new_provider(
+    out: Output,
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="Such as acme: [a-z0-9_].")
+    ],
+    folder: Annotated[
+        Path, typer.Option("--out", metavar="DIR", help="Where its folder is made.")
+    ] = Path(),
+) -> None:
+    """Write a provider to begin with: a package that works, and its simulated venue.
+
+    It passes `check` as it is, with a protocol that is made up; README.md in it says
+    what to put in its place.
+    """
+    from piker_core.cli.check import make_provider
+
+    make_provider(out, name, folder=folder)
 
 
 @command
