@@ -77,6 +77,7 @@ LANES = (
             Case("reconnect.rotation", links.check_rotate),
             Case("reconnect.shutdown", links.check_shutdown),
             Case("reconnect.restart", links.check_restart),
+            Case("storm.all", frames.check_storm),
         ),
     ),
     Lane(

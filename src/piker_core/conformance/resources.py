@@ -11,6 +11,8 @@ import trio
 
 _IDLE_THREAD = "Trio thread "
 """Idle threads that trio keeps for a while; busy ones are named after their work."""
+_ASKING = "Subject._answer"
+"""Tasks of whoever looks."""
 _SELF = Path("/proc/self")
 
 
@@ -107,14 +109,13 @@ def _threads() -> list[str]:
 
 
 def _tasks() -> list[str]:
-    """Names of all tasks of the run but the one that looks."""
-    me = trio.lowlevel.current_task()
+    """Names of all tasks of the run but those that look."""
     root = trio.lowlevel.current_root_task()
     found: list[str] = []
     waiting = [] if root is None else [root]
     while waiting:
         task = waiting.pop()
-        if task is not me:
+        if not task.name.endswith(_ASKING):
             found.append(task.name)
         for nursery in task.child_nurseries:
             waiting.extend(nursery.child_tasks)

@@ -1,5 +1,6 @@
 """All checks of a provider: lanes side by side, one finding after another."""
 
+import itertools
 import os
 from collections.abc import Callable, Collection, Sequence
 from types import ModuleType
@@ -28,6 +29,7 @@ CASE_S = 90.0
 """The longest that a check may take."""
 
 LOG_LINES = 5
+_numbers = itertools.count()
 
 Report = Callable[[Finding], None]
 Outcome = Passed | Failed | NotApplicable
@@ -110,7 +112,7 @@ async def _run_lane(
 ) -> None:
     """Run the checks of a lane; after each that has failed on a new stage."""
     left = list(cases)
-    namespace = f"check{os.getpid()}{lane.name}"
+    namespace = f"check{os.getpid()}x{next(_numbers)}"
     while left:
         try:
             async with open_stage(

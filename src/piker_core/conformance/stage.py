@@ -36,7 +36,10 @@ LIVE_S = 20.0
 """How long a feed may take to be live, and to be live again."""
 SETTLE_S = 8.0
 """How long rows may take to be exact once the market is live."""
+QUIET_S = 0.4
 PERIODS = (1, 60)
+CALLS = ("rest_requests", "requests")
+"""How venues name their counters of calls."""
 
 
 class Stage:
@@ -175,7 +178,7 @@ class Stage:
 
     def calls(self) -> int:
         """How many calls the venue has seen. Raises NotApplicable."""
-        count = self.counter("rest_requests", "requests")
+        count = self.counter(*CALLS)
         if count is None:
             raise NotApplicable("the simulated venue does not count calls")
         return count
@@ -199,6 +202,20 @@ class Stage:
             return ""
         states = ", ".join(f"{s} {self.bars(s).status}" for s in self.symbols)
         return f" ({states})"
+
+    async def quiet(self) -> None:
+        """Wait until no call is made any more, such as for the back-fill."""
+        if self.counter(*CALLS) is None:
+            return
+        calls, since_s = -1, 0.0
+
+        def still() -> bool:
+            nonlocal calls, since_s
+            if calls != self.calls():
+                calls, since_s = self.calls(), trio.current_time()
+            return trio.current_time() - since_s > QUIET_S
+
+        await self.until(still, "calls are made all the time", LIVE_S)
 
     async def lose(self, lose: Callable[[], object]) -> None:
         """Lose the connections, and wait until that shows: they may be back at once."""
