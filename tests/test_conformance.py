@@ -13,11 +13,15 @@ import pytest
 import trio
 
 from piker_core.conformance import calls, cases, links
+from piker_core.conformance.replays import TAKES
 from piker_core.conformance.report import FAILED, Finding
 from piker_core.conformance.runner import check_provider
-from tests.broken_providers import BROKEN, Broken, make_provider
+from tests.broken_calls import CALLS, CONTRACT, HISTORY
+from tests.broken_feeds import ENDS, FEED, FRAMES, LOSSES
+from tests.broken_providers import Broken, make_provider
 
 AT_ONCE = 6
+BROKEN = (*CONTRACT, *HISTORY, *CALLS, *FEED, *LOSSES, *FRAMES, *ENDS)
 Found = dict[str, list[Finding]]
 
 
@@ -45,6 +49,7 @@ def findings(
         patch.setattr(module, "LIVE_S", 4.0)
     patch.setattr("piker_core.conformance.stage.LIVE_S", 4.0)
     patch.setattr("piker_core.conformance.stage.SETTLE_S", 3.0)
+    patch.setattr("piker_core.conformance.venues.LIVE_RATE", 80.0)
     try:
         for broken in chosen:
             make_provider(name_of(broken), folder, broken.changes)
@@ -82,5 +87,5 @@ def test_a_check_finds_what_is_wrong(broken: Broken, findings: Found) -> None:
 
 def test_every_check_is_shown_to_fail() -> None:
     shown = {broken.check for broken in BROKEN}
-    by_itself = {"shutdown.segments"}  # test_conformance_parts.py
+    by_itself = {"shutdown.segments", *TAKES}  # test_conformance_parts, _replay
     assert shown | by_itself == set(cases.names())

@@ -11,19 +11,42 @@ import trio
 
 from piker_core.cli.failures import OK, VENUE
 from piker_core.cli.output import Output
+from piker_core.conformance.recording import read_recording
 from piker_core.conformance.report import FAILED, Finding, Summary
-from piker_core.conformance.runner import check_provider
+from piker_core.conformance.runner import check_provider, check_recording
 from piker_core.conformance.skeleton import write_provider
 from piker_core.errors import PikerError
 from piker_core.provider import find_provider
 
 
-def run_check(out: Output, name: str, *, only: Sequence[str], seed: int) -> int:
-    """Print each finding as it comes, then the summary; the exit code."""
+def run_check(
+    out: Output,
+    name: str,
+    *,
+    only: Sequence[str],
+    seed: int,
+    frames: Sequence[Path],
+    markets: Sequence[str],
+) -> int:
+    """Print each finding as it comes, then the summary; the exit code.
+
+    With `frames`, files of a recorded session, by them in place of a simulated venue.
+    """
     report = partial(print_finding, out)
     provider = import_provider(name)
-    check = partial(check_provider, only=only, seed=seed)
-    summary = trio.run(check, provider, name, report)
+    check = partial(check_provider, provider, name, report, only=only, seed=seed)
+    if frames:
+        check = partial(
+            check_recording,
+            provider,
+            name,
+            report,
+            read_recording(frames),
+            symbols=markets,
+            only=only,
+            seed=seed,
+        )
+    summary = trio.run(check)
     print_summary(out, summary)
     return VENUE if summary.failed else OK
 

@@ -299,6 +299,19 @@ def check(
     seed: Annotated[
         int, typer.Option(min=0, help="What the venue's trades are drawn from.")
     ] = 0,
+    frames: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="FILE",
+            exists=True,
+            dir_okay=False,
+            help="A recorded session, in place of a simulated venue.  [repeatable]",
+        ),
+    ] = None,
+    market: Annotated[
+        list[str] | None,
+        typer.Option(metavar="SYMBOL", help="A market of the recording.  [repeatable]"),
+    ] = None,
 ) -> int:
     """Check a provider against its simulated venue, without a network.
 
@@ -306,10 +319,22 @@ def check(
     the end: a line for each check. What the venue lacks is not applicable, never
     passed. Exit code 4 if any check has failed. The package is also looked for in the
     current folder.
+
+    With --frames it is checked by a recorded session, replayed with faults: its bars
+    must equal those of a replay without any.
     """
     from piker_core.cli.check import run_check
 
-    return run_check(out, provider, only=only or [], seed=seed)
+    if bool(frames) != bool(market):
+        raise typer.BadParameter("--frames and --market need each other")
+    return run_check(
+        out,
+        provider,
+        only=only or [],
+        seed=seed,
+        frames=frames or [],
+        markets=market or [],
+    )
 
 
 @command

@@ -11,6 +11,7 @@ from types import ModuleType
 import msgspec
 
 from piker_core.conformance import calls, contract, frames, history, links, shutdown
+from piker_core.conformance.replays import TAKES
 from piker_core.conformance.report import Passed
 from piker_core.conformance.stage import Stage
 
@@ -103,7 +104,8 @@ LANES = (
 
 def names() -> list[str]:
     """The names of all checks, in the order of the report."""
-    return [*STATIC, *(case.name for lane in LANES for case in lane.cases)]
+    by_venue = (case.name for lane in LANES for case in lane.cases)
+    return [*STATIC, *by_venue, *TAKES]
 
 
 def chosen(only: Sequence[str]) -> set[str]:

@@ -1,15 +1,15 @@
 """All checks of a provider: lanes side by side, one finding after another."""
 
-import itertools
-import os
 from collections.abc import Callable, Collection, Sequence
 from types import ModuleType
 
-import msgspec
 import trio
 
 from piker_core.conformance.cases import LANES, STATIC, Case, Lane, chosen
 from piker_core.conformance.process import Told
+from piker_core.conformance.recording import Recording
+from piker_core.conformance.replay import addresses
+from piker_core.conformance.replays import TAKES, Outcome, Replays
 from piker_core.conformance.report import (
     FAILED,
     NOT_APPLICABLE,
@@ -22,17 +22,15 @@ from piker_core.conformance.report import (
     summarize,
 )
 from piker_core.conformance.stage import Stage, open_stage
-from piker_core.conformance.venues import venue_name
+from piker_core.conformance.venues import own_namespace, venue_name
 from piker_core.tasks import single_error
 
 CASE_S = 90.0
 """The longest that a check may take."""
 
 LOG_LINES = 5
-_numbers = itertools.count()
 
 Report = Callable[[Finding], None]
-Outcome = Passed | Failed | NotApplicable
 
 
 async def check_provider(
@@ -49,27 +47,89 @@ async def check_provider(
     for a check that there is not. Cancellable; processes and rings do not stay.
     """
     wanted = chosen(only)
-    findings: list[Finding] = []
-
-    def tell(finding: Finding) -> None:
-        findings.append(finding)
-        report(finding)
-
-    begun_s = trio.current_time()
-    for name, check in STATIC.items():
-        if name in wanted:
-            tell(_static(name, check, provider))
+    findings = Findings(provider, spec, report)
+    findings.check_static(wanted)
     blocked = _why_not(provider)
     async with trio.open_nursery() as nursery:
         for lane in LANES:
             cases = [case for case in lane.cases if case.name in wanted]
             if blocked:
                 for case in cases:
-                    tell(_finding(case.name, NotApplicable(blocked), 0.0))
+                    findings.tell(case.name, NotApplicable(blocked))
             elif cases:
-                nursery.start_soon(_run_lane, lane, cases, provider, spec, seed, tell)
-    name = str(getattr(provider, "name", spec))
-    return summarize(name, findings, trio.current_time() - begun_s)
+                nursery.start_soon(_run_lane, lane, cases, findings, seed)
+    for name in TAKES if only else ():
+        if name in wanted:
+            findings.tell(name, NotApplicable("it needs a recording: --frames"))
+    return findings.summary()
+
+
+async def check_recording(
+    provider: ModuleType,
+    spec: str,
+    report: Report,
+    recording: Recording,
+    *,
+    symbols: Sequence[str],
+    only: Sequence[str] = (),
+    seed: int = 0,
+) -> Summary:
+    """The same by a recording of some markets in place of a simulated venue.
+
+    Raises PikerError for a provider to which it cannot be replayed.
+    """
+    wanted = chosen(only)
+    findings = Findings(provider, spec, report)
+    findings.check_static(wanted)
+    addresses(provider, "", "")
+    names = [name for name in TAKES if name in wanted]
+    if names:
+        replays = Replays(provider, spec, recording, symbols, seed)
+        begun_s = trio.current_time()
+        for name, outcome in (await replays.run(names)).items():
+            findings.tell(name, outcome, trio.current_time() - begun_s)
+    return findings.summary()
+
+
+class Findings:
+    """What is found of a provider, told as it comes."""
+
+    def __init__(self, provider: ModuleType, spec: str, report: Report) -> None:
+        self.provider, self.spec = provider, spec
+        self._report = report
+        self._findings: list[Finding] = []
+        self._begun_s = trio.current_time()
+
+    def tell(
+        self,
+        name: str,
+        outcome: Outcome,
+        seconds: float = 0.0,
+        log: Sequence[str] = (),
+    ) -> None:
+        """A check is over."""
+        seconds = round(seconds, 2)
+        if isinstance(outcome, Passed):
+            found = Finding(name, PASSED, outcome.text, seconds, outcome.figures)
+        else:
+            state = FAILED if isinstance(outcome, Failed) else NOT_APPLICABLE
+            found = Finding(name, state, str(outcome), seconds, log=list(log))
+        self._findings.append(found)
+        self._report(found)
+
+    def check_static(self, wanted: Collection[str]) -> None:
+        """Make the checks that need no venue."""
+        for name, check in STATIC.items():
+            if name in wanted:
+                try:
+                    self.tell(name, check(self.provider))
+                except (Failed, NotApplicable) as outcome:
+                    self.tell(name, outcome)
+
+    def summary(self) -> Summary:
+        """All of it, counted."""
+        name = str(getattr(self.provider, "name", self.spec))
+        return summarize(name, self._findings, trio.current_time() - self._begun_s)
 
 
 def _why_not(provider: ModuleType) -> str:
@@ -84,59 +144,40 @@ def _why_not(provider: ModuleType) -> str:
     return ""
 
 
-def _static(
-    name: str, check: Callable[[ModuleType], Passed], provider: ModuleType
-) -> Finding:
-    outcome: Outcome
-    try:
-        outcome = check(provider)
-    except (Failed, NotApplicable) as problem:
-        outcome = problem
-    return _finding(name, outcome, 0.0)
-
-
-def _finding(name: str, outcome: Outcome, seconds: float) -> Finding:
-    if isinstance(outcome, Passed):
-        return Finding(name, PASSED, outcome.text, seconds, outcome.figures)
-    state = FAILED if isinstance(outcome, Failed) else NOT_APPLICABLE
-    return Finding(name, state, str(outcome), seconds)
-
-
 async def _run_lane(
-    lane: Lane,
-    cases: Collection[Case],
-    provider: ModuleType,
-    spec: str,
-    seed: int,
-    tell: Report,
+    lane: Lane, cases: Collection[Case], findings: Findings, seed: int
 ) -> None:
     """Run the checks of a lane; after each that has failed on a new stage."""
     left = list(cases)
-    namespace = f"check{os.getpid()}x{next(_numbers)}"
+    namespace = own_namespace()
     while left:
         try:
             async with open_stage(
-                provider, spec, namespace, seed=seed, lenient=lane.lenient
+                findings.provider,
+                findings.spec,
+                namespace,
+                seed=seed,
+                lenient=lane.lenient,
             ) as stage:
-                await _run_cases(stage, left, tell)
+                await _run_cases(stage, left, findings)
         except Exception as error:  # noqa: BLE001 - it becomes a line of the report
             told = single_error(error) if isinstance(error, ExceptionGroup) else error
             text = f"the simulated venue or its provider broke: {told!r}"
-            tell(_finding(left.pop(0).name, Failed(text), 0.0))
+            findings.tell(left.pop(0).name, Failed(text))
 
 
-async def _run_cases(stage: Stage, left: list[Case], tell: Report) -> None:
+async def _run_cases(stage: Stage, left: list[Case], findings: Findings) -> None:
     """Run checks until one has failed; those that were run are taken from the list."""
     while left:
         begun_s = trio.current_time()
         outcome = await _run_case(stage, left[0])
-        seconds = round(trio.current_time() - begun_s, 2)
-        finding = _finding(left.pop(0).name, outcome, seconds)
+        seconds = trio.current_time() - begun_s
+        name = left.pop(0).name
         if isinstance(outcome, Failed):
             log = [line for line in stage.subject.log() if line.strip()]
-            tell(msgspec.structs.replace(finding, log=log[-LOG_LINES:]))
+            findings.tell(name, outcome, seconds, log[-LOG_LINES:])
             return
-        tell(finding)
+        findings.tell(name, outcome, seconds)
 
 
 async def _run_case(stage: Stage, case: Case) -> Outcome:

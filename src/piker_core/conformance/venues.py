@@ -3,6 +3,7 @@
 import importlib
 import importlib.util
 import inspect
+import itertools
 import os
 import sys
 from collections.abc import AsyncIterator, Mapping
@@ -27,7 +28,13 @@ PATIENCE: dict[str, float] = {
     "repair_settle_s": 0.5,
 }
 """Keys of a provider's configuration that are set for checks, where it has them."""
+_numbers = itertools.count()
 BACK = {"PIKER_FEED__SECONDS_BACK": "20", "PIKER_FEED__MINUTES_BACK": "6"}
+
+
+def own_namespace() -> str:
+    """A namespace that nobody else has."""
+    return f"check{os.getpid()}x{next(_numbers)}"
 
 
 def venue_name(provider: ModuleType) -> str:
