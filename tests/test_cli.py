@@ -22,6 +22,8 @@ COMMANDS = (
     "ticks",
     "search",
     "providers",
+    "check",
+    "new-provider",
     "segments",
     "doctor",
 )

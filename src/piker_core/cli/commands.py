@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from piker_core.cli.failures import EXIT_CODES, guard
+from piker_core.cli.failures import EXIT_CODES, guard, misused
 from piker_core.cli.output import Output
 from piker_core.errors import PikerError
 
@@ -326,7 +326,7 @@ def check(
     from piker_core.cli.check import run_check
 
     if bool(frames) != bool(market):
-        raise typer.BadParameter("--frames and --market need each other")
+        return misused("--frames and --market need each other")
     return run_check(
         out,
         provider,

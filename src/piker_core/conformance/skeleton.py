@@ -47,7 +47,11 @@ def write_provider(name: str, folder: Path) -> list[Path]:
 
 
 def _named(text: str, name: str) -> str:
-    return text.replace("newvenue", name).replace("Newvenue", name.capitalize())
+    spellings = {"newvenue": name, "Newvenue": name.capitalize()}
+    spellings["NEWVENUE"] = name.upper()
+    for word, spelling in spellings.items():
+        text = text.replace(word, spelling)
+    return text
 
 
 def _check_name(name: str) -> None:

@@ -74,7 +74,7 @@ class Stage:
     # The feed
 
     async def feed(self) -> None:
-        """Open the feed unless it is; returns when all markets are live."""
+        """Open the feed unless it is; returns a second after all markets are live."""
         if self.opening:
             return
         if not self.was_open:
@@ -89,6 +89,7 @@ class Stage:
                     fqme, period=period, namespace=self.namespace
                 )
         await self.until(self.live, "the markets are not live", LIVE_S)
+        await self.seconds(1)
 
     async def describe(self) -> None:
         """Ask for what the provider says of the markets, once."""
