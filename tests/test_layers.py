@@ -19,12 +19,14 @@ WORDS = 2
 RESOURCES = 3
 FLOORS = {
     COMPILED: ("core.native", "core.rings", "core.ticks", "core.fold", "core.engine"),
-    WORDS: ("dtypes", "errors", "messages", "symbols"),
+    WORDS: ("dtypes", "errors", "fqme", "messages", "steps", "symbols"),
     RESOURCES: (
         *("channel", "config", "provider", "segments", "tasks", "waiting"),
+        *("symbol_cache", "symbol_search", "symbol_table"),
+        *("control", "control_server", "control_socket"),
         *("adapter", "simulation"),
     ),
-    4: ("feed", "feeder", "history", "quotes"),
+    4: ("feed", "feeder", "history", "quotes", "source", "stream"),
     5: ("conformance",),
     6: ("__main__", "cli"),
 }

@@ -49,8 +49,9 @@ class RestLimits(MarketLimits, frozen=True, forbid_unknown_fields=True):
     costs 1 unless the venue weighs them). A call may take `rest_timeout_s` and is tried
     `rest_attempts` times. A refusal for too many calls stops all for what the venue
     says, else for `throttle_pause_s`, doubled each time in a row, but never for longer
-    than `throttle_longest_s`. A venue's clock that is more than `clock_alarm_s` off, or
-    jumps by as much, is a warning.
+    than `throttle_longest_s`. Its time is asked for every `clock_every_s`, where there
+    is a call for that; a clock that is more than `clock_alarm_s` off ours, or jumps by
+    as much, is a warning.
     """
 
     rest_rate: Positive = 1.0
@@ -59,6 +60,7 @@ class RestLimits(MarketLimits, frozen=True, forbid_unknown_fields=True):
     rest_attempts: Count = 4
     throttle_pause_s: Positive = 5.0
     throttle_longest_s: Positive = 300.0
+    clock_every_s: Positive = 3600.0
     clock_alarm_s: Positive = 0.5
 
 
@@ -81,7 +83,7 @@ class StreamLimits(RestLimits, frozen=True, forbid_unknown_fields=True):
     ws_rate: Positive = 5.0
     ws_burst: Count = 5
     ws_frame_bytes: Count = 8 << 20
-    connect_rate: Positive = 0.25
-    connect_burst: Count = 100
+    connect_rate: Positive = 0.15
+    connect_burst: Count = 50
     rotate_s: NotNegative = 0.0
     overlap_s: NotNegative = 2.0

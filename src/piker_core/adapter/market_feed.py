@@ -12,48 +12,51 @@
 import logging
 import math
 import time
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import Callable, Sequence
+from contextlib import aclosing
 from typing import Any, Protocol
 
 import msgspec
 import numpy as np
 import trio
-from numpy.typing import NDArray
 
 from piker_core.adapter.continuity import IdTracker
 from piker_core.adapter.defaults import MarketLimits
+from piker_core.adapter.trades import (
+    EVER_NS,
+    NS,
+    SLACK_NS,
+    Best,
+    Quote,
+    TradeList,
+    Trades,
+    best_ticks,
+    tick_of,
+)
 from piker_core.errors import ProviderError
 from piker_core.tasks import Backoff
 
-NS = 1_000_000_000
-EVER_NS = 1 << 62
-SLACK_NS = 1000
-"""Lists are asked for from so much earlier: their times may be cut."""
+__all__ = [
+    "EVER_NS",
+    "NS",
+    "Best",
+    "Gap",
+    "Host",
+    "MarketFeed",
+    "Quote",
+    "TradeList",
+    "Trades",
+    "best_ticks",
+]
+
 _SEAM_S = 60
 _PUSH_ROWS = 50
 _RETRY_S = (5.0, 300.0)
 """A market that failed is tried again so much later, longer each time in a row."""
 _AUDIT_MOST_S = 3600.0
 
-Quote = dict[str, Any]
-Trades = NDArray[np.void]
 Normalize = Callable[[str, Any], Quote]
 NormalizeBest = Callable[[str, Any, Any, int], Quote]
-
-
-class TradeList(Protocol):
-    """A venue's own list of one market's trades."""
-
-    def walk(
-        self, since_ns: int, until_ns: int, first_id: int
-    ) -> AsyncGenerator[tuple[Trades, int], None]:
-        """Pages of trades (TICK_DTYPE), oldest first, each trade once.
-
-        From trade `first_id` on if that is known (not -1) and the venue can, else from
-        `since_ns`, up to `until_ns`; more on both sides does no harm. With each page
-        the time (ns) at which trades cannot be had that should be there, or 0. Raises
-        NotFound, DataThrottle, ProviderError.
-        """
 
 
 class Host(Protocol):
@@ -174,6 +177,7 @@ class MarketFeed:
 
     def down(self, cause: str, heard_ns: int) -> None:
         """The connection is gone; nothing was heard of it after `heard_ns`."""
+        self.failed = False  # it is tried again when it is subscribed again
         self._lose(cause, heard_ns)
         self._say("reconnecting", cause)
 
@@ -184,6 +188,7 @@ class MarketFeed:
 
     def stop(self, cause: str, reason: str) -> None:
         """The stream does not tell of this market any more."""
+        self.failed = False
         self._lose(cause, time.time_ns())
         self._say("stopped", reason)
 
@@ -222,7 +227,7 @@ class MarketFeed:
         """The one place where a market's status is set."""
         if status != "live":
             since_ns = None
-        self.handle.set_status(status, since_ns=since_ns)
+        self.handle.set_status(status, since_ns=since_ns, reason=reason)
         if reason and reason != self.reason:
             self._host.log.info("%s: %s: %s", self.symbol, status, reason)
         self.reason = reason
@@ -309,7 +314,7 @@ class MarketFeed:
 
     async def _push_rows(self, trades: Trades) -> None:
         for place in range(0, len(trades), _PUSH_ROWS):
-            ticks = [_tick(row) for row in trades[place : place + _PUSH_ROWS]]
+            ticks = [tick_of(row) for row in trades[place : place + _PUSH_ROWS]]
             await self._push({"symbol": self.symbol, "ticks": ticks})
 
     def _news(self, ticks: Sequence[Quote]) -> list[Quote]:
@@ -340,7 +345,7 @@ class MarketFeed:
                 for gap in self.gaps
             ):
                 since_ns, anchor = span.after_ns - SLACK_NS, span.first - 1
-                end_ns = span.before_ns + 1
+                end_ns = max(span.after_ns, span.before_ns) + 1
                 cause = "trades missing in stream"
                 gap = Gap(span.after_ns, end_ns, cause, since_ns, anchor)
                 self.handle.add_gap(start_ns=gap.start_ns, end_ns=end_ns, cause=cause)
@@ -365,15 +370,15 @@ class MarketFeed:
         ids = [gap.anchor for gap in self.gaps] + [span.first for span in spans]
         newest_id, pages = -1, 0
         assert self.trades is not None
-        async for page, hole_ns in self.trades.walk(
-            max(min(times), 0), EVER_NS, min(ids)
-        ):
-            pages += 1
-            if hole_ns or pages > self._host.limits.repair_pages:
-                return None
-            if len(page):
-                newest_id = max(newest_id, int(page["id"].max()))
-                await self.take_history(page)
+        walk = self.trades.walk(max(min(times), 0), EVER_NS, min(ids))
+        async with aclosing(walk):
+            async for page, hole_ns in walk:
+                pages += 1
+                if hole_ns or pages > self._host.limits.repair_pages:
+                    return None
+                if len(page):
+                    newest_id = max(newest_id, int(page["id"].max()))
+                    await self.take_history(page)
         return newest_id
 
     def close_gaps(self, asked_ns: int, newest_id: int, *, final: bool) -> bool:
@@ -441,39 +446,3 @@ class MarketFeed:
         if not self.tracker.started:
             return None
         return max(self.tracker.newest_ns - SLACK_NS, 0), self.tracker.expected - 1
-
-
-Best = tuple[float, float, float, float]
-"""Bid, its size, ask, its size."""
-
-
-def best_ticks(before: Best | None, best: Best, time_ns: int) -> list[Quote]:
-    """What changed of the best bid and ask, as ticks.
-
-    A new price is a `bid` or `ask` tick, a new size alone a `bsize` or `asize` one; an
-    empty side (price 0) makes none.
-    """
-    ticks = []
-    for price_type, size_type, at in (("bid", "bsize", 0), ("ask", "asize", 2)):
-        price, size = best[at], best[at + 1]
-        kind = price_type
-        if before is not None and before[at] == price:
-            if before[at + 1] == size:
-                continue
-            kind = size_type
-        if price > 0:
-            tick = {"type": kind, "price": price, "size": size, "time_ns": time_ns}
-            ticks.append(tick)
-    return ticks
-
-
-def _tick(row: np.void) -> Quote:
-    return {
-        "type": "trade",
-        "price": float(row["price"]),
-        "size": float(row["size"]),
-        "time_ns": int(row["time_ns"]),
-        "id": int(row["id"]),
-        "side": int(row["side"]),
-        "count": int(row["count"]),
-    }

@@ -6,14 +6,8 @@ from contextlib import aclosing
 import numpy as np
 import trio
 
-from piker_core.adapter.market_feed import (
-    EVER_NS,
-    NS,
-    SLACK_NS,
-    Host,
-    MarketFeed,
-    Trades,
-)
+from piker_core.adapter.market_feed import Host, MarketFeed
+from piker_core.adapter.trades import EVER_NS, NS, SLACK_NS, Trades
 from piker_core.dtypes import TICK_DTYPE
 from piker_core.errors import DataThrottle, NotFound, PikerError
 from piker_core.tasks import Backoff
@@ -25,10 +19,11 @@ async def fetch_seam(host: Host, market: MarketFeed) -> Trades | None:
     begin_ns = market.seam_ns - SLACK_NS
     pages = [np.zeros(0, TICK_DTYPE)]
     try:
-        async for page, hole_ns in market.trades.walk(begin_ns, EVER_NS, -1):
-            if hole_ns:
-                return None
-            pages.append(page)
+        async with aclosing(market.trades.walk(begin_ns, EVER_NS, -1)) as walk:
+            async for page, hole_ns in walk:
+                if hole_ns:
+                    return None
+                pages.append(page)
     except PikerError as error:
         host.log.warning(
             "%s: the running minute is not known: %s", market.symbol, error

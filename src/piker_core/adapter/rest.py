@@ -23,75 +23,60 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from functools import cache
 from importlib.metadata import version
-from typing import Literal, TypeVar
-from urllib.parse import quote, urlencode
 
 import httpx
 import msgspec
 import trio
 
+from piker_core.adapter.answers import (
+    Judge,
+    OutcomeUnknown,
+    Reply,
+    Request,
+    Signer,
+    Site,
+    Verdict,
+    decode_body,
+    judge_http,
+    outcome_unknown,
+    seconds,
+)
 from piker_core.adapter.clock import Moment, VenueClock
 from piker_core.adapter.defaults import RestLimits
 from piker_core.adapter.limiter import Limiter, Used
 from piker_core.adapter.shared import share
-from piker_core.errors import ConfigError, DataThrottle, NotFound, ProviderError
+from piker_core.errors import (
+    ConfigError,
+    DataThrottle,
+    NotFound,
+    PikerError,
+    ProviderError,
+)
 
-T = TypeVar("T")
+__all__ = [
+    "Judge",
+    "OutcomeUnknown",
+    "Reply",
+    "Request",
+    "Rest",
+    "RestStatistics",
+    "Signer",
+    "Site",
+    "Used",
+    "Verdict",
+    "checked_url",
+    "decode_body",
+    "judge_http",
+    "open_rest",
+    "seconds",
+]
+
 Params = Mapping[str, str | int | float]
 
 log = logging.getLogger("piker_core.adapter")
 
 _LONGEST_BACKOFF_S = 8.0
-_UNDECODABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 _NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
-
-
-class Site(msgspec.Struct, frozen=True):
-    """What errors about a venue have to name.
-
-    `section` of the configuration, the keys of the address and of the rate there, and
-    where the venue says how it is, if it does. `dated`: the Date header of its answers
-    is the venue's time, as far as there is nothing better.
-    """
-
-    name: str
-    section: str
-    url_key: str = "rest_url"
-    rate_key: str = "rest_rate"
-    status_page: str = ""
-    dated: bool = False
-
-    @property
-    def where(self) -> str:
-        """The key of the address, as errors name it."""
-        return f"{self.url_key} in [{self.section}]"
-
-
-class Verdict(msgspec.Struct, frozen=True):
-    """What an answer means.
-
-    `ok`: `result` is to be decoded. `transient`: it may pass. `throttled`: too many
-    calls, for `wait_s` if the venue says so. `unknown`: there is no such market.
-    `clock`: our time stamp was refused. `garbled`: it cannot be understood. `refused`:
-    all else. `text` says why; `warnings` are logged; `used` are reported budgets.
-    """
-
-    kind: Literal[
-        "ok", "transient", "throttled", "unknown", "clock", "garbled", "refused"
-    ]
-    text: str = ""
-    result: bytes | msgspec.Raw = b""
-    wait_s: float | None = None
-    warnings: tuple[str, ...] = ()
-    used: tuple[Used, ...] = ()
-
-
-Judge = Callable[[httpx.Response], Verdict]
-"""Looks at status, headers and body; `judge_http` knows what HTTP itself says."""
-
-
-class OutcomeUnknown(ProviderError):
-    """It is not known whether the venue did what it was asked: ask it, never repeat."""
 
 
 class RestStatistics(msgspec.Struct, frozen=True):
@@ -102,61 +87,6 @@ class RestStatistics(msgspec.Struct, frozen=True):
     throttled: int
     failed: int
     warnings: int
-
-
-class Request(msgspec.Struct, frozen=True):
-    """A call before it is sent: what a `Signer` gets, and gives back signed.
-
-    `params` go into the address, or into a form body if `form`. `encoded` is what is
-    sent, byte for byte. `changes`: it does something at the venue, such as an order.
-    """
-
-    method: str
-    path: str
-    params: dict[str, str | int | float]
-    headers: dict[str, str] = {}
-    form: bool = False
-    changes: bool = False
-
-    def encoded(self) -> str:
-        """The parameters in their order, percent-encoded."""
-        return urlencode(self.params, quote_via=quote)
-
-
-Signer = Callable[[Request], Request]
-"""Adds time stamp, nonce, key and signature; called anew for every attempt."""
-
-
-class Reply(msgspec.Struct, frozen=True):
-    """The result of an answer, with what an error about it has to name."""
-
-    result: bytes | msgspec.Raw
-    body: bytes
-    url: str
-    subject: str
-    site: Site
-    moment: Moment | None = None
-    headers: Mapping[str, str] = {}
-
-    def decode(self, kind: type[T]) -> T:
-        """The result as `kind`. Raises ProviderError with the body as frame."""
-        try:
-            return msgspec.json.decode(self.result, type=kind)
-        except _UNDECODABLE as error:
-            raise self.refuse(str(error)) from None
-
-    def part(self, result: msgspec.Raw) -> "Reply":
-        """The same answer with a part of its result as the result."""
-        return msgspec.structs.replace(self, result=result)
-
-    def refuse(self, reason: str) -> ProviderError:
-        """The error to raise for a result that cannot be understood."""
-        return ProviderError(
-            f"{self.url} ({self.subject}) answered what cannot be understood: "
-            f"{reason}; try again, or check that {self.site.where} is "
-            f"{self.site.name}'s",
-            frame=self.body,
-        )
 
 
 class _Failed(Exception):
@@ -203,6 +133,16 @@ class Rest:
         """Counters since the client was opened."""
         return RestStatistics(**self._counts)
 
+    async def keep_time(self, every_s: float) -> None:
+        """Have the venue's time asked for (`resync`), now and then, for ever."""
+        assert self.resync is not None
+        while True:
+            try:
+                await self.resync()
+            except PikerError as error:
+                log.warning("%s does not tell the time: %s", self.site.name, error)
+            await trio.sleep(every_s)
+
     async def get(
         self,
         path: str,
@@ -246,7 +186,7 @@ class Rest:
                 fault = error
             if request.changes and fault.sent and not fault.clock:
                 self._counts["failed"] += 1
-                raise _outcome_unknown(f"{where}: {fault}", fault.body)
+                raise outcome_unknown(f"{where}: {fault}", fault.body)
         self._counts["failed"] += 1
         page = f"{self.site.status_page} and " if self.site.status_page else ""
         raise ProviderError(
@@ -286,12 +226,13 @@ class Rest:
             self.site,
             moment,
             answer.headers,
+            request.changes,
         )
         for text in verdict.warnings:
             self._counts["warnings"] += 1
             log.warning("%s (%s): %s", url, subject, text)
         if verdict.kind != "ok":
-            raise self._fault(verdict, reply, request, sent_at)
+            raise self._fault(verdict, reply, sent_at)
         self._limiter.answered(sent_at=sent_at)
         return reply
 
@@ -316,9 +257,7 @@ class Rest:
             raise _Failed(f"no answer within {self._timeout_s:g} s")
         return answer
 
-    def _fault(
-        self, verdict: Verdict, reply: Reply, request: Request, sent_at: float
-    ) -> Exception:
+    def _fault(self, verdict: Verdict, reply: Reply, sent_at: float) -> Exception:
         """What to raise for an answer that is not ok."""
         where, text = f"{reply.url} ({reply.subject})", verdict.text
         if verdict.kind == "throttled":
@@ -332,10 +271,7 @@ class Rest:
         if verdict.kind in ("transient", "clock"):
             return _Failed(text, reply.body, clock=verdict.kind == "clock")
         if verdict.kind == "garbled":
-            refusal = reply.refuse(text)
-            if request.changes:
-                return _outcome_unknown(str(refusal), reply.body)
-            return refusal
+            return reply.refuse(text)
         self._counts["failed"] += 1
         if verdict.kind == "unknown":
             return NotFound(
@@ -343,41 +279,6 @@ class Rest:
                 "piker-core search lists the markets there are"
             )
         return ProviderError(f"{where}: {text}", frame=reply.body)
-
-
-def _outcome_unknown(text: str, body: bytes | None) -> OutcomeUnknown:
-    advice = "it may have been done: ask the venue, do not send it again"
-    return OutcomeUnknown(f"{text}; {advice}", frame=body)
-
-
-def judge_http(answer: httpx.Response, site: Site) -> Verdict:
-    """What an answer means by its status, where it is none of the venue's interface."""
-    status = answer.status_code
-    if status in (418, 429):
-        wait_s = seconds(answer.headers.get("Retry-After"))
-        return Verdict("throttled", f"HTTP {status}", wait_s=wait_s)
-    if status >= 500:
-        return Verdict("transient", f"HTTP {status} from the venue's edge")
-    if status == 403:
-        advice = (
-            f"{site.name}'s edge refuses this address; wait some minutes without "
-            "calling, then use fewer calls or another network"
-        )
-        return Verdict("refused", f"HTTP 403, {advice}")
-    if answer.is_redirect:
-        target = answer.headers.get("Location", "nowhere")
-        advice = f"a redirect to {target}; mend {site.where}"
-    else:
-        advice = f"which is no answer of {site.name}'s API; check {site.where}"
-    return Verdict("refused", f"HTTP {status}, {advice}")
-
-
-def decode_body(answer: httpx.Response, kind: type[T]) -> T | Verdict:
-    """The body as `kind`, or the verdict that it is garbled: for judges."""
-    try:
-        return msgspec.json.decode(answer.content, type=kind)
-    except _UNDECODABLE as error:
-        return Verdict("garbled", str(error))
 
 
 @asynccontextmanager
@@ -396,21 +297,8 @@ async def open_rest(
     one clock. `transport` takes the place of the network (tests, recordings). Nothing
     is sent yet.
     """
-    rate, burst = limits.rest_rate, limits.rest_burst
-    clock = share(
-        ("clock", url), lambda: VenueClock(site.name, alarm_s=limits.clock_alarm_s)
-    )
-    limiter = share(
-        ("rest", url, credential, rate, burst),
-        lambda: Limiter(
-            rate,
-            burst,
-            pause_s=limits.throttle_pause_s,
-            longest_s=limits.throttle_longest_s,
-            wall_s=clock.now_s,
-        ),
-    )
-    headers = {"User-Agent": f"piker-core/{version('piker-core')}"}
+    clock, limiter = _shared(site, limits, url, credential)
+    headers = {"User-Agent": _user_agent()}
     async with httpx.AsyncClient(
         headers=headers, timeout=None, transport=transport, verify=_ssl_context()
     ) as http:
@@ -426,6 +314,26 @@ async def open_rest(
         )
 
 
+def _shared(
+    site: Site, limits: RestLimits, url: str, credential: str
+) -> tuple[VenueClock, Limiter]:
+    clock = share(
+        ("clock", url), lambda: VenueClock(site.name, alarm_s=limits.clock_alarm_s)
+    )
+    rate, burst = limits.rest_rate, limits.rest_burst
+    limiter = share(
+        ("rest", url, credential, rate, burst),
+        lambda: Limiter(
+            rate,
+            burst,
+            pause_s=limits.throttle_pause_s,
+            longest_s=limits.throttle_longest_s,
+            wall_s=clock.now_s,
+        ),
+    )
+    return clock, limiter
+
+
 def checked_url(text: str, site: Site, *, example: str) -> str:
     """An address without a slash at its end. Raises ConfigError that names its key."""
     key = f"[{site.section}] {site.url_key} {text!r}"
@@ -439,6 +347,12 @@ def checked_url(text: str, site: Site, *, example: str) -> str:
 
 
 @cache
+def _user_agent() -> str:
+    """Who calls; to look the version up takes a millisecond."""
+    return f"piker-core/{version('piker-core')}"
+
+
+@cache
 def _ssl_context() -> ssl.SSLContext:
     """One for all clients: to load the certificates takes tens of milliseconds."""
     return httpx.create_ssl_context()
@@ -447,8 +361,3 @@ def _ssl_context() -> ssl.SSLContext:
 def _backoff_s(attempt: int) -> float:
     longest = min(0.5 * 2.0**attempt, _LONGEST_BACKOFF_S)
     return random.uniform(longest / 2, longest)
-
-
-def seconds(text: str | None) -> float | None:
-    """A Retry-After header in seconds; None for its other form, a date."""
-    return float(text) if text and text.isascii() and text.isdecimal() else None

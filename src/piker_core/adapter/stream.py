@@ -28,10 +28,20 @@ from websockets.trio.client import ClientConnection, connect
 
 from piker_core.adapter.defaults import StreamLimits
 from piker_core.adapter.limiter import Limiter
+from piker_core.adapter.link import Lane, Link
 from piker_core.adapter.shared import share
 from piker_core.adapter.subscriptions import SubscriptionBook, Topic, TopicRequest
 from piker_core.errors import ConfigError, DataThrottle, ProviderError
 from piker_core.tasks import Backoff, open_nursery
+
+__all__ = [
+    "Lane",
+    "Link",
+    "RefusedError",
+    "Stream",
+    "StreamStatistics",
+    "StreamVenue",
+]
 
 _PROVEN_S = 5.0
 _ROTATE_EARLY = 0.1
@@ -77,7 +87,7 @@ class StreamVenue(Protocol):
     def encode(self, request: TopicRequest) -> bytes | None:
         """The message of a request; None if nothing is to be sent, which is an ack."""
 
-    async def take(self, link: "Link", raw: bytes) -> None:
+    async def take(self, link: Link, raw: bytes) -> None:
         """A message came in. Answers to requests go to `link`.
 
         ProviderError and ValueError mean that it was not understood.
@@ -97,123 +107,6 @@ class StreamVenue(Protocol):
 
     def stale(self, topics: Sequence[Topic]) -> None:
         """Nothing was heard for too long; `lost` follows."""
-
-
-class Link:
-    """One connection: its book, and what was heard of it."""
-
-    def __init__(self, stream: "Stream", lane: "Lane", book: SubscriptionBook) -> None:
-        self.book = book
-        self.frames = 0
-        self.heard_ns = 0
-        self.ready = trio.Event()
-        self.ready_s = 0.0
-        self.over = trio.Event()
-        self.renew = trio.Event()
-        self.scope = trio.CancelScope()
-        self.reason = ""
-        self._stream, self._lane = stream, lane
-        self._seen_frames = self._probed_frames = -1
-        self._seen_s = 0.0
-        self._wake = trio.Event()
-
-    # Answers of the venue, for `StreamVenue.take`
-
-    def ack(self, topic: Topic) -> bool:
-        """The venue serves a topic. False if that was not asked."""
-        if not self.book.ack(topic):
-            return False
-        self._stream.acked(self._lane, self, [topic])
-        return True
-
-    def ack_request(self, number: int) -> bool:
-        """The venue did what a request says. False if there was none of this number."""
-        known = self.book.knows(number)
-        self._stream.acked(self._lane, self, self.book.ack_request(number))
-        return known
-
-    def refuse(self, topic: Topic, reason: str) -> bool:
-        """The venue does not serve a topic. False if that was not asked."""
-        if not self.book.refuse(topic, reason):
-            return False
-        self._stream.refused(self._lane, self, [topic], reason)
-        return True
-
-    def refuse_request(self, number: int, reason: str) -> bool:
-        """The venue refused a whole request. False if there was none of this number."""
-        known = self.book.knows(number)
-        topics = self.book.refuse_request(number, reason)
-        self._stream.refused(self._lane, self, topics, reason)
-        return known
-
-    def abandon(self, reason: str) -> None:
-        """End the connection: it is dead, whatever its socket says."""
-        self.reason = self.reason or reason
-        self.scope.cancel()
-
-    def rotate(self) -> None:
-        """Have it replaced now, because the venue says that it will end."""
-        self.renew.set()
-
-    # For the stream
-
-    def wake(self) -> None:
-        """There may be something to send."""
-        self._wake.set()
-        self._wake = trio.Event()
-
-    async def wait_request(self) -> TopicRequest:
-        """The next request, when it may be sent."""
-        while True:
-            now_s = time.monotonic()
-            request = self.book.next_request(now_s)
-            if request is not None:
-                return request
-            with trio.move_on_after(self.book.wait_s(now_s)):
-                await self._wake.wait()
-
-    def silence_s(self, now_s: float) -> float:
-        """How long nothing was heard, by those who ask often; 0 before it was open."""
-        if self.frames != self._seen_frames or not self.heard_ns:
-            self._seen_frames, self._seen_s = self.frames, now_s
-        return now_s - self._seen_s
-
-    def probe(self) -> None:
-        """Ask for a sign of life, once a silence."""
-        if self._probed_frames != self.frames:
-            self._probed_frames = self.frames
-            self.book.probe()
-            self.wake()
-
-
-class Lane:
-    """Topics that share a connection, and the connections that carry them now."""
-
-    def __init__(self) -> None:
-        self.topics: dict[Topic, None] = {}
-        self.links: list[Link] = []
-        self.idle = trio.Event()
-        self.scope = trio.CancelScope()
-        self.answered = False
-        self.proven = False
-
-    def carries(self, topic: Topic, but: Link) -> bool:
-        """Whether another of its connections serves a topic."""
-        return any(
-            link is not but and link.book.state(topic) == "acked" for link in self.links
-        )
-
-    def loses(self, gone: Link) -> list[Topic]:
-        """What is not carried any more when a connection is gone.
-
-        While another one is opening, that is only what the lost one carried.
-        """
-        return [
-            topic
-            for topic in self.topics
-            if (not self.links or gone.book.state(topic) == "acked")
-            and not self.carries(topic, gone)
-        ]
 
 
 class Stream:
@@ -364,13 +257,19 @@ class Stream:
             async with open_nursery() as nursery:
                 while True:
                     lane.idle, lane.proven = trio.Event(), False
-                    nursery.start_soon(self._session, lane, self._link(lane), nursery)
+                    nursery.start_soon(
+                        self._session, lane, self.new_link(lane), nursery
+                    )
                     await lane.idle.wait()
                     if lane.proven:
                         backoff.reset()
                     await trio.sleep(max(backoff.next_s(), self._venue.patience_s))
 
-    def _link(self, lane: Lane) -> Link:
+    def new_link(self, lane: Lane) -> Link:
+        """A connection of a lane before it is open, with a book of its own.
+
+        Tests without sockets take requests from its book and hand it to `take`.
+        """
         limits = self._limits
         book = SubscriptionBook(
             lane.topics,
@@ -498,7 +397,7 @@ class Stream:
         backoff = Backoff(1.0, 60.0)
         while True:  # one that comes to nothing is tried again while this one lasts
             await trio.sleep(backoff.next_s())
-            successor = self._link(lane)
+            successor = self.new_link(lane)
             nursery.start_soon(self._session, lane, successor, nursery, link)
             await successor.over.wait()
 

@@ -30,13 +30,17 @@ class TopicRequest(msgspec.Struct, frozen=True):
 
 
 class _Entry:
-    """A topic's state; of one that is asked for, by which request and until when."""
+    """A topic's state.
 
-    __slots__ = ("due_s", "number", "reason", "state")
+    Of one that is leaving: the state `before`, and the request that says so (0: none).
+    """
+
+    __slots__ = ("before", "due_s", "leave", "reason", "state")
 
     def __init__(self) -> None:
         self.state: State = "wanted"
-        self.number = 0
+        self.before: State = "wanted"
+        self.leave = 0
         self.due_s = 0.0
         self.reason = ""
 
@@ -79,8 +83,10 @@ class SubscriptionBook:
         """Subscribe to these, too; one that was refused is asked for again."""
         for topic in topics:
             entry = self._entries.get(topic)
-            if entry is None or entry.state in ("refused", "leaving"):
+            if entry is None or entry.state == "refused" or entry.leave:
                 self._entries[topic] = _Entry()
+            elif entry.state == "leaving":  # which the venue does not know yet
+                entry.state = entry.before
 
     def drop(self, topics: Iterable[Topic]) -> None:
         """End these subscriptions; a topic that was never asked for is forgotten."""
@@ -88,8 +94,8 @@ class SubscriptionBook:
             entry = self._entries.get(topic)
             if entry is None or entry.state in ("wanted", "refused"):
                 self._entries.pop(topic, None)
-            else:
-                entry.state, entry.number = "leaving", 0
+            elif entry.state != "leaving":
+                entry.state, entry.before = "leaving", entry.state
 
     def probe(self) -> None:
         """Send something that the venue answers, to see whether it is alive."""
@@ -100,7 +106,7 @@ class SubscriptionBook:
     def wait_s(self, now_s: float) -> float:
         """How long until there is something to send; infinite when nothing is left."""
         if not self._probe and not any(
-            entry.state == "wanted" or (entry.state == "leaving" and not entry.number)
+            entry.state == "wanted" or (entry.state == "leaving" and not entry.leave)
             for entry in self._entries.values()
         ):
             return float("inf")
@@ -126,12 +132,12 @@ class SubscriptionBook:
         batch = self._pick(
             topic
             for topic, entry in self._entries.items()
-            if entry.state == "leaving" and not entry.number
+            if entry.state == "leaving" and not entry.leave
         )
         if not batch:
             return None
         for topic in batch:
-            self._entries[topic].number = self._number
+            self._entries[topic].leave = self._number
         return TopicRequest(self._number, "unsubscribe", batch)
 
     def _ask(self, now_s: float) -> TopicRequest | None:
@@ -142,7 +148,7 @@ class SubscriptionBook:
             return None
         for topic in batch:
             entry = self._entries[topic]
-            entry.state, entry.number = "pending", self._number
+            entry.state = "pending"
             entry.due_s = now_s + self._ack_timeout_s
         return TopicRequest(self._number, "subscribe", batch)
 
@@ -176,7 +182,10 @@ class SubscriptionBook:
     def ack(self, topic: Topic) -> bool:
         """The venue serves this topic. False if that was not asked."""
         entry = self._entries.get(topic)
-        if entry is None or entry.state != "pending":
+        if entry is None or entry.state not in ("pending", "leaving"):
+            return False
+        if entry.state == "leaving":
+            entry.before = "acked"
             return False
         entry.state = "acked"
         return True
@@ -184,7 +193,11 @@ class SubscriptionBook:
     def refuse(self, topic: Topic, reason: str) -> bool:
         """The venue does not serve this topic. False if that was not asked."""
         entry = self._entries.get(topic)
-        if entry is None or entry.state != "pending":
+        if entry is None or entry.state not in ("pending", "leaving"):
+            return False
+        if entry.state == "leaving":
+            if not entry.leave:
+                del self._entries[topic]
             return False
         entry.state, entry.reason = "refused", reason
         return True
@@ -197,7 +210,7 @@ class SubscriptionBook:
         topics = [topic for topic in self.topics_of(number) if self.ack(topic)]
         self._requests.pop(number, None)
         for topic, entry in list(self._entries.items()):
-            if entry.state == "leaving" and entry.number == number:
+            if entry.state == "leaving" and entry.leave == number:
                 del self._entries[topic]
         return topics
 

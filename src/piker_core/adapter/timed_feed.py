@@ -1,7 +1,8 @@
 """One market of a venue without trade ids: what was lost is rebuilt by time.
 
 1. A gap is closed by one reading of the venue's list, `repair_settle_s` after its end
-   and the margin behind it. Trades are pushed that the list has and the stream had not.
+   and the margin behind it. Trades are pushed that the list has and the stream had not;
+   what the stream tells later than that counts twice.
 2. In the margins of `repair_edge_s` around a gap both have trades: they are told apart
    by time, price and size, and of equal ones by how many there are.
 3. After a restart nothing is known of the step of time in which the last trade was: the
@@ -11,20 +12,15 @@
 import time
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import aclosing
 from typing import Any
 
 import numpy as np
 import trio
 
 from piker_core.adapter.continuity import Key, TickLog, take_new
-from piker_core.adapter.market_feed import (
-    NS,
-    Gap,
-    Host,
-    MarketFeed,
-    Quote,
-    Trades,
-)
+from piker_core.adapter.market_feed import Gap, Host, MarketFeed
+from piker_core.adapter.trades import NS, Quote, Trades
 from piker_core.dtypes import TICK_DTYPE
 
 
@@ -58,13 +54,13 @@ class TimedMarketFeed(MarketFeed):
         self._told = Counter()
 
     def _open_gap(self, start_ns: int, end_ns: int, cause: str) -> None:
-        known_ns = self._log.newest_ns
+        known_ns, step_ns = self._log.newest_ns, self._resolution_ns
         if known_ns:
             since_ns = min(start_ns, known_ns) - self._edge_ns
         else:
-            step_ns, last_ns = self._resolution_ns, self.handle.last_time_ns
-            since_ns = max((last_ns // step_ns + 1) * step_ns, start_ns)
-        until_ns = end_ns + self._edge_ns
+            since_ns = max(self.handle.last_time_ns + step_ns, start_ns)
+        since_ns = since_ns // step_ns * step_ns  # whole steps, as the list has them
+        until_ns = -(-(end_ns + self._edge_ns) // step_ns) * step_ns
         seen = self._log.since(since_ns)
         gap = TimedGap(start_ns, end_ns, cause, since_ns, -1, until_ns, seen)
         self.handle.add_gap(start_ns=start_ns, end_ns=end_ns, cause=cause)
@@ -113,15 +109,15 @@ class TimedMarketFeed(MarketFeed):
     async def _list(self, gap: TimedGap) -> Trades | None:
         """All trades of a gap and its margins, in order; None if not all can be had."""
         assert self.trades is not None
-        pages: list[Trades] = []
-        async for page, hole_ns in self.trades.walk(gap.since_ns, gap.until_ns, -1):
-            if hole_ns or len(pages) >= self._host.limits.repair_pages:
-                return None
-            inside = (gap.since_ns <= page["time_ns"]) & (
-                page["time_ns"] < gap.until_ns
-            )
-            pages.append(page[inside])
-        return np.concatenate(pages) if pages else np.zeros(0, TICK_DTYPE)
+        pages: list[Trades] = [np.zeros(0, TICK_DTYPE)]
+        walk = self.trades.walk(gap.since_ns, gap.until_ns, -1)
+        async with aclosing(walk):
+            async for page, hole_ns in walk:
+                if hole_ns or len(pages) > self._host.limits.repair_pages:
+                    return None
+                times = page["time_ns"]
+                pages.append(page[(gap.since_ns <= times) & (times < gap.until_ns)])
+        return np.concatenate(pages, dtype=TICK_DTYPE)  # else without padding
 
     def misses(self, trades: Trades) -> bool:
         """Whether the stream should have told of any of these, and did not."""

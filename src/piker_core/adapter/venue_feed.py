@@ -16,9 +16,10 @@ from typing import Any
 import trio
 
 from piker_core.adapter.defaults import StreamLimits
-from piker_core.adapter.market_feed import MarketFeed, Quote
+from piker_core.adapter.market_feed import MarketFeed
 from piker_core.adapter.stream import Link, RefusedError, Stream, StreamStatistics
 from piker_core.adapter.subscriptions import Topic, TopicRequest
+from piker_core.adapter.trades import Quote
 from piker_core.adapter.watch import watch
 from piker_core.errors import DataThrottle, PikerError
 from piker_core.messages import FeedInit

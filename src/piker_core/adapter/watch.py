@@ -6,8 +6,9 @@ from typing import Protocol
 
 import trio
 
-from piker_core.adapter.market_feed import Host, MarketFeed, Trades
+from piker_core.adapter.market_feed import Host, MarketFeed
 from piker_core.adapter.repair import fetch_seam, is_silent, repair
+from piker_core.adapter.trades import Trades
 from piker_core.errors import PikerError
 
 LOOK_S = 0.25
@@ -99,6 +100,10 @@ async def _release(host: Watched, market: MarketFeed, trades: Trades | None) -> 
         await market.release(trades, now_ns=time.time_ns())
     except OSError as error:
         host.complain("no_space", str(error), market.symbol)
+    except (trio.BrokenResourceError, trio.ClosedResourceError):
+        raise  # the rings are closed
+    except Exception as error:  # noqa: BLE001 - logged by the market
+        market.fail("what was held could not be told", error)
 
 
 async def _audit(host: Watched, market: MarketFeed) -> None:

@@ -184,9 +184,19 @@ static inline int pk_step(pk_market *m, int64_t now_ns) {
     return 0;
 }
 
+/* Tell readers. The reason first: who sees the status finds its reason, or a newer one. */
+static inline void pk_tell_status(pk_segment *s, int status, const char *reason) {
+    char old[PK_REASON];
+    uint64_t of;
+    if (pk_read_reason(s, &of, old) || of != (uint64_t)status || strcmp(old, reason)) {
+        pk_write_reason(s, (uint64_t)status, reason, strlen(reason));
+    }
+    pk_store_release(&s->header->status, (uint64_t)status); /* SYNC status: pairs with status-read */
+}
+
 /* `resume`: what the seconds between the newest row and the next one will have been. A loss
  * that is no open gap yet is not over because the session is. */
-static inline void pk_set_status(pk_market *m, int status) {
+static inline void pk_set_status(pk_market *m, int status, const char *reason) {
     const pk_bars *shortest = m->bars[0];
     int empty = shortest->head == shortest->first;
     if (status == PK_CLOSED) {
@@ -202,7 +212,7 @@ static inline void pk_set_status(pk_market *m, int status) {
     }
     m->status = status;
     for (int i = 0; i < m->periods; i++) {
-        pk_store_release(&m->bars[i]->segment.header->status, (uint64_t)status); /* SYNC status: pairs with status-read */
+        pk_tell_status(&m->bars[i]->segment, status, reason);
     }
 }
 

@@ -42,8 +42,8 @@ class Listener(Protocol[P]):
 class Exchange(Generic[P]):
     """Markets that trade by a clock, the wall's unless another is given.
 
-    `least_sleep_s` is how long `run` sleeps at the least: what is due meanwhile happens
-    late, and together.
+    `now_ns` is the time up to which everything has happened. `least_sleep_s` is how
+    long `run` sleeps at the least: what is due meanwhile happens late, and together.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class Exchange(Generic[P]):
         }
         self._clock_ns = clock_ns
         self._least_sleep_s = least_sleep_s
-        self._now_ns = 0
+        self.now_ns = 0
         self._halted_ns = 0
         self._dues: list[tuple[int, int]] = []
         self._online = trio.Event()
@@ -98,7 +98,7 @@ class Exchange(Generic[P]):
 
     def advance(self) -> int:
         """Let everything happen that is due by now; returns now in ns, never less."""
-        self._now_ns = now_ns = max(self._now_ns, self._clock_ns())
+        self.now_ns = now_ns = max(self.now_ns, self._clock_ns())
         dues = self._dues
         while self.system == "online" and dues and dues[0][0] <= now_ns:
             number = heapq.heappop(dues)[1]
@@ -159,7 +159,7 @@ class Exchange(Generic[P]):
             self._resume()
 
     def _resume(self) -> None:
-        pause_ns = max(self._now_ns, self._clock_ns()) - self._halted_ns
+        pause_ns = max(self.now_ns, self._clock_ns()) - self._halted_ns
         for market in self.markets:
             market.defer(pause_ns)
             market.next_quote_ns += pause_ns

@@ -101,10 +101,9 @@ class Link(abc.ABC):
         self.line.reset()
 
     def close(self, code: int, reason: str = "") -> None:
-        """End the connection with a closing handshake; what waits is not sent."""
+        """End the connection with a closing handshake, after what waits."""
         if self._over:
             return
-        self._outbox.clear()
         self._protocol.send_close(code, reason)
         self._flush()
 

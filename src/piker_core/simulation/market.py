@@ -12,6 +12,7 @@ Rules this file owns:
    got at one price and time. Numbers of groups rise by one.
 """
 
+from bisect import bisect_right
 from decimal import Decimal
 from typing import Generic, Literal, TypeVar
 
@@ -107,6 +108,8 @@ class Market(Generic[P]):
         self._day: tuple[int, int, Totals | None] = (0, 0, None)
         self._make_history(start_ns, history_s, history_rate * pair.history_share)
         self._drawn_ns = start_ns
+        self._ahead_ns: list[int] = []  # times of the rows drawn last,
+        self._ahead = 0  # and the index of the first of them
         self.quote = self._set_quote(start_ns)
         self.next_quote_ns = start_ns
 
@@ -191,9 +194,11 @@ class Market(Generic[P]):
         if self._live_rate <= 0:
             return None
         if self.head == self._made:
+            self._ahead = self._made
             self._append(self._draw(self._drawn_ns, self._live_rate, _CHUNK))
-            self._drawn_ns = int(self._rows["time_ns"][self._made - 1])
-        return int(self._rows["time_ns"][self.head])
+            self._ahead_ns = self._rows["time_ns"][self._ahead : self._made].tolist()
+            self._drawn_ns = self._ahead_ns[-1]
+        return self._ahead_ns[self.head - self._ahead]
 
     def next_ns(self) -> int:
         """When the next trade or change of the quote happens."""
@@ -204,8 +209,8 @@ class Market(Generic[P]):
         """Let the trades up to now happen; returns them burst by burst."""
         start = self.head
         while (due := self.due_ns()) is not None and due <= now_ns:
-            ahead = self._rows["time_ns"][self.head : self._made]
-            self.head += int(np.searchsorted(ahead, now_ns, "right"))
+            first = self.head - self._ahead
+            self.head = self._ahead + bisect_right(self._ahead_ns, now_ns, first)
         fresh = self._rows[start : self.head]
         if not len(fresh):
             return []
@@ -220,6 +225,7 @@ class Market(Generic[P]):
         """Put off all that has not happened yet, by whole microseconds."""
         shift = -(-pause_ns // 1000) * 1000
         self._rows["time_ns"][self.head : self._made] += shift
+        self._ahead_ns = [time_ns + shift for time_ns in self._ahead_ns]
         self._drawn_ns += shift
 
     # The quote

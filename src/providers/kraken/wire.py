@@ -16,7 +16,7 @@ from typing import Any
 
 import msgspec
 
-from piker_core.adapter.market_feed import best_ticks
+from piker_core.adapter.trades import best_ticks
 from piker_core.errors import ProviderError
 
 NS = 1_000_000_000
