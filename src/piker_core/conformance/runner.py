@@ -23,6 +23,7 @@ from piker_core.conformance.report import (
 )
 from piker_core.conformance.stage import Stage, open_stage
 from piker_core.conformance.venues import own_namespace, venue_name
+from piker_core.errors import PikerError
 from piker_core.tasks import single_error
 
 CASE_S = 90.0
@@ -151,6 +152,7 @@ async def _run_lane(
     left = list(cases)
     namespace = own_namespace()
     while left:
+        opened = False
         try:
             async with open_stage(
                 findings.provider,
@@ -159,11 +161,14 @@ async def _run_lane(
                 seed=seed,
                 lenient=lane.lenient,
             ) as stage:
+                opened = True
                 await _run_cases(stage, left, findings)
         except Exception as error:  # noqa: BLE001 - it becomes a line of the report
             told = single_error(error) if isinstance(error, ExceptionGroup) else error
-            text = f"the simulated venue or its provider broke: {told!r}"
-            findings.tell(left.pop(0).name, Failed(text))
+            text = str(told) if isinstance(told, PikerError) else repr(told)
+            for case in left[:1] if opened else left:
+                findings.tell(case.name, Failed(f"the simulated venue broke: {text}"))
+            left = left[1:] if opened else []
 
 
 async def _run_cases(stage: Stage, left: list[Case], findings: Findings) -> None:

@@ -24,7 +24,7 @@ from piker_core.conformance.truth import (
     missing,
     unrepaired,
 )
-from piker_core.conformance.venues import open_venue, pointed
+from piker_core.conformance.venues import check_surface, open_venue, pointed
 from piker_core.core.rings import BarReader, attach_bars
 from piker_core.segments import remove_segments
 from piker_core.simulation.venue import SimulatedVenue
@@ -34,6 +34,8 @@ MOST_MARKETS = 3
 LOOK_S = 0.02
 LIVE_S = 20.0
 """How long a feed may take to be live, and to be live again."""
+REPAIR_S = 45.0
+"""How long a repair may take: what never was is given up after some looks only."""
 SETTLE_S = 8.0
 """How long rows may take to be exact once the market is live."""
 QUIET_S = 0.4
@@ -263,7 +265,7 @@ class Stage:
         await self.until(self.live, "the markets are not live again", LIVE_S)
         if self.can_repair:
             await self.until(
-                lambda: not self.open_gaps(), "a gap is not repaired", LIVE_S
+                lambda: not self.open_gaps(), "a gap is not repaired", REPAIR_S
             )
 
     async def exact(self, periods: tuple[int, ...] = PERIODS) -> Comparison:
@@ -331,6 +333,7 @@ async def open_stage(
     """Open a venue, and a provider that is pointed at it; the rings are removed."""
     try:
         async with open_venue(provider, seed=seed, lenient=lenient) as venue:
+            check_surface(venue)
             environ = pointed(provider, venue.config, namespace, hasty=lenient)
             async with open_subject(spec, environ) as subject:
                 stage = Stage(provider, venue, subject, namespace)

@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 from types import ModuleType
 from typing import Any
 
+from piker_core.errors import PikerError
 from piker_core.simulation.venue import SimulatedVenue
 
 LIVE_RATE = 120.0
@@ -29,6 +30,7 @@ PATIENCE: dict[str, float] = {
 }
 """Keys of a provider's configuration that are set for checks, where it has them."""
 _numbers = itertools.count()
+SURFACE = ("config", "symbols", "faults", "trades", "candles", "statistics")
 BACK = {"PIKER_FEED__SECONDS_BACK": "20", "PIKER_FEED__MINUTES_BACK": "6"}
 
 
@@ -47,12 +49,18 @@ def venue_name(provider: ModuleType) -> str:
     return name if found is not None else ""
 
 
+def _venue_module(provider: ModuleType) -> ModuleType | None:
+    name = venue_name(provider)
+    return importlib.import_module(name) if name else None
+
+
 @asynccontextmanager
 async def open_venue(
     provider: ModuleType, *, seed: int, lenient: bool = True
 ) -> AsyncIterator[SimulatedVenue]:
     """Open a provider's simulated venue; with `lenient` without limits in the way."""
-    module = importlib.import_module(venue_name(provider))
+    module = _venue_module(provider)
+    assert module is not None
     wishes: dict[str, Any] = {
         "seed": seed,
         "live_rate": LIVE_RATE,
@@ -67,6 +75,16 @@ async def open_venue(
         yield venue
 
 
+def check_surface(venue: object) -> None:
+    """Raises PikerError for a venue that lacks what checks need of it."""
+    lacks = [name for name in SURFACE if not hasattr(venue, name)]
+    if lacks:
+        raise PikerError(
+            f"the simulated venue has no {', '.join(lacks)}: "
+            "piker_core.simulation.venue says what they are"
+        )
+
+
 def pointed(
     provider: ModuleType,
     config: Mapping[str, Any],
@@ -77,13 +95,14 @@ def pointed(
     """The environment of a process whose provider is to use a venue.
 
     Nothing of the user's configuration is left in it; with `hasty` the provider is as
-    impatient as `PATIENCE` says.
+    impatient as `PATIENCE` here and of its venue's module say.
     """
     settings: dict[str, Any] = {}
     if hasty:
         shape = getattr(provider, "Config", None)
         keys = getattr(shape, "__struct_fields__", ())
-        settings = {key: value for key, value in PATIENCE.items() if key in keys}
+        own = getattr(_venue_module(provider), "PATIENCE", {})
+        settings = {key: value for key, value in PATIENCE.items() if key in keys} | own
     settings |= {key: value for key, value in config.items() if value is not None}
     environ = {
         key: value

@@ -6,7 +6,9 @@ A provider's package has a module `venue` with an asynchronous context manager
 
 that yields a `SimulatedVenue`. Options that it does not have are not given to it. Where
 the module has a mapping `LENIENT`, those are options of `open_venue` that lift the
-venue's limits: checks of other things than limits are run with them.
+venue's limits, and where it has a mapping `PATIENCE`, those are keys of the provider's
+configuration that make it notice soon what it otherwise waits for: checks of other
+things than limits are run with both.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
