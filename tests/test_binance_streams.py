@@ -18,7 +18,11 @@ from providers.binance.wire import AGGREGATE, TRADE
 from tests.binance_answers import Venue, info, ok, spot_symbol
 
 T0_US = 1_790_000_000_000_000
-SYMBOLS = info(spot_symbol("BTC", "USDT"), spot_symbol("ETH", "USDT"))
+SYMBOLS = info(
+    spot_symbol("BTC", "USDT"),
+    spot_symbol("ETH", "USDT"),
+    spot_symbol("BCC", "BTC", status="BREAK"),
+)
 
 
 class Bench:
@@ -192,13 +196,12 @@ async def test_an_announced_end_has_the_connection_replaced(bench: Bench) -> Non
 async def test_a_market_that_does_not_trade_is_closed_until_it_does(
     bench: Bench,
 ) -> None:
-    market = bench.feed.markets["BTCUSDT"]
-    market.trading = False
+    market = await bench.add("bccbtc")
     link = bench.link()
     await bench.feed.take(link, b'{"result":null,"id":1}')
     assert market.handle.status == "closed"
     assert bench.feed.markets["ETHUSDT"].handle.status == "live"
-    await bench.feed.take(link, trade(7))
+    await bench.feed.take(link, trade(7, "BCCBTC"))
     assert market.trading and market.handle.status == "live"
 
 

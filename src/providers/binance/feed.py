@@ -4,6 +4,10 @@ Spot has all on one connection. USD-M has aggregates on one route and best quote
 another, which are connections of their own; the aggregates decide whether a market is
 live. A market whose status is not TRADING is closed, not lost.
 
+An aggregate of USD-M is what fills at one price within 100 ms, and trades of its
+insurance fund and of auto-deleveraging are in none: there the venue's own klines may
+differ from bars of aggregates by as much.
+
 Source: https://developers.binance.com/docs/binance-spot-api-docs/web-socket-streams
 and the market streams of the USD-M documents.
 """
