@@ -291,7 +291,19 @@ class MarketFeed:
             self.tracker.skip(int(row["id"]), int(row["time_ns"]))
         trades = trades[~old]
         wanted = [self.tracker.wants(trade_id) for trade_id in trades["id"].tolist()]
-        await self._push_rows(trades[np.array(wanted, np.bool_)])
+        trades = trades[np.array(wanted, np.bool_)]
+        for row in trades:
+            row["time_ns"] = self._fitted_ns(int(row["id"]), int(row["time_ns"]))
+        await self._push_rows(trades)
+
+    def _fitted_ns(self, trade_id: int, time_ns: int) -> int:
+        """The time of a listed trade; where lists round, that of its neighbour.
+
+        Else it could come before the one or after the other, and be a wrong open.
+        """
+        after_ns, before_ns = self.tracker.bounds(trade_id)
+        fitted_ns = min(max(time_ns, after_ns), before_ns)
+        return fitted_ns if abs(fitted_ns - time_ns) <= SLACK_NS else time_ns
 
     def _trouble(self, what: str, error: Exception, rows: Any) -> None:
         """Sort out what came of a frame of this market."""
