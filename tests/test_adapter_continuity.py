@@ -50,6 +50,19 @@ def test_seen_and_missing_are_those_of_a_set(
     assert missing_ids(tracker) == {number for number in before if number > settled}
 
 
+def test_a_missing_trade_was_between_its_neighbours() -> None:
+    tracker = IdTracker()
+    assert tracker.bounds(5)[0] == 0
+    tracker.see(10, 100, 0.0)
+    tracker.see(15, 150, 0.0)
+    assert tracker.bounds(12) == (100, 150)
+    assert tracker.bounds(16)[0] == 150 and tracker.bounds(16)[1] > 10**18
+    tracker.see(13, 120, 0.0)
+    assert tracker.bounds(12) == (100, 120) and tracker.bounds(14) == (120, 150)
+    tracker.see(12, 999, 0.0)  # a time that cannot be
+    assert tracker.bounds(11) == (100, 120)
+
+
 def test_a_jump_is_overdue_only_after_a_while() -> None:
     tracker = IdTracker()
     tracker.start(10, 100)

@@ -131,6 +131,37 @@ async def test_a_gap_stays_open_until_the_list_has_what_was_known_before_it(
         assert gaps(host) == [("cut", True)]
 
 
+@pytest.mark.parametrize("rounded_ns", [-1000, 1000])
+async def test_a_trade_fetched_stands_between_its_neighbours_though_lists_round(
+    rounded_ns: int, namespace: str
+) -> None:
+    at_ns = NOW_NS + 3 * NS // 2  # one taker's order, four trades
+    burst = [tick(n, at_ns, price=100.0 + n) for n in range(1, 5)]
+    with open_host(namespace) as host:
+        listing = Listing(*(t | {"time_ns": at_ns + rounded_ns} for t in burst))
+        market = add(host, listing)
+        await begin(host, market, tick(0, NOW_NS))
+        for number in (2, 3):
+            await market.take(quote(burst[number - 1]))
+        await market.take(quote(tick(5, at_ns + NS, price=0.5)))
+        market.notice_jumps(time.monotonic() + 1)
+        await repair(host, market)
+        with pk.attach_bars("abcusd.acme", period=1, namespace=namespace) as bars:
+            row = bars.between(at_ns // NS, at_ns // NS + 1)[0]
+            assert (row["count"], row["open"], row["close"]) == (4, 101.0, 104.0)
+
+
+async def test_a_listed_time_that_is_far_off_is_kept(namespace: str) -> None:
+    with open_host(namespace) as host:
+        listing = Listing(tick(2, NOW_NS + 9 * NS))
+        market = add(host, listing)
+        await begin(host, market, tick(1, NOW_NS + NS))
+        await market.take(quote(tick(3, NOW_NS + 3 * NS)))
+        market.notice_jumps(time.monotonic() + 1)
+        await repair(host, market)
+        assert NOW_NS // NS + 9 in volumes(host)
+
+
 async def test_ids_that_the_list_does_not_have_in_the_end_never_were(
     namespace: str, autojump_clock: trio.testing.MockClock
 ) -> None:

@@ -1,7 +1,8 @@
 """Which trades are missing: ids rise by one, so a jump is a loss until it is made good.
 
 1. `expected` is one above the highest id seen; ids below it are seen or in `missing`.
-2. An id seen late leaves `missing`; a span may split in two.
+2. An id seen late leaves `missing`; a span may split in two, and each part is known to
+   lie on its side of that trade.
 3. What the venue itself does not list is settled: it never existed.
 
 Where a venue has no ids, two lists of trades are told apart by time, price and size: of
@@ -14,6 +15,8 @@ from collections.abc import Iterable
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
+
+from piker_core.adapter.trades import EVER_NS
 
 Key = tuple[int, float, float]
 
@@ -69,7 +72,7 @@ class IdTracker:
             self.expected = trade_id + 1
             self.newest_ns = max(time_ns, self.newest_ns)
         elif self.missing:
-            self._fill(trade_id)
+            self._fill(trade_id, time_ns)
 
     def skip(self, trade_id: int, time_ns: int) -> None:
         """A trade from before the start: neither it nor older ones are missing."""
@@ -90,17 +93,26 @@ class IdTracker:
         """Spans that are missing since before a time: too long to be mere disorder."""
         return [span for span in self.missing if span.noticed_s < noticed_before_s]
 
-    def _fill(self, trade_id: int) -> None:
+    def bounds(self, trade_id: int) -> tuple[int, int]:
+        """Between which times (ns) a trade was: ids and times rise together."""
+        if trade_id >= self.expected:
+            return self.newest_ns, EVER_NS
+        for span in self.missing:
+            if span.first <= trade_id <= span.last:
+                return span.after_ns, span.before_ns
+        return 0, EVER_NS
+
+    def _fill(self, trade_id: int, time_ns: int) -> None:
         for place, span in enumerate(self.missing):
             if span.first <= trade_id <= span.last:
+                at_ns = min(max(time_ns, span.after_ns), span.before_ns)
+                noticed_s = span.noticed_s
                 parts = [
-                    (span.first, trade_id - 1),
-                    (trade_id + 1, span.last),
+                    Missing(span.first, trade_id - 1, span.after_ns, at_ns, noticed_s),
+                    Missing(trade_id + 1, span.last, at_ns, span.before_ns, noticed_s),
                 ]
                 self.missing[place : place + 1] = [
-                    Missing(first, last, span.after_ns, span.before_ns, span.noticed_s)
-                    for first, last in parts
-                    if first <= last
+                    part for part in parts if part.first <= part.last
                 ]
                 return
 

@@ -291,7 +291,19 @@ class MarketFeed:
             self.tracker.skip(int(row["id"]), int(row["time_ns"]))
         trades = trades[~old]
         wanted = [self.tracker.wants(trade_id) for trade_id in trades["id"].tolist()]
-        await self._push_rows(trades[np.array(wanted, np.bool_)])
+        trades = trades[np.array(wanted, np.bool_)]
+        for row in trades:
+            row["time_ns"] = self._fitted_ns(int(row["id"]), int(row["time_ns"]))
+        await self._push_rows(trades)
+
+    def _fitted_ns(self, trade_id: int, time_ns: int) -> int:
+        """The time of a listed trade; where lists round, that of its neighbour.
+
+        Else it could come before the one or after the other, and be a wrong open.
+        """
+        after_ns, before_ns = self.tracker.bounds(trade_id)
+        fitted_ns = min(max(time_ns, after_ns), before_ns)
+        return fitted_ns if abs(fitted_ns - time_ns) <= SLACK_NS else time_ns
 
     def _trouble(self, what: str, error: Exception, rows: Any) -> None:
         """Sort out what came of a frame of this market."""
@@ -384,6 +396,9 @@ class MarketFeed:
     def close_gaps(self, asked_ns: int, newest_id: int, *, final: bool) -> bool:
         """The venue's list was read up to an id; whether nothing is left to do."""
         self.tracker.settle(newest_id)
+        if final and any(gap.anchor > newest_id for gap in self.gaps):
+            self._forget_ids()
+            return False
         if final and self.tracker.missing:
             self._host.log.warning(
                 "%s: the venue has no id above %d", self.symbol, newest_id
@@ -399,6 +414,17 @@ class MarketFeed:
                 self._close(gap)
         self.gaps = left
         return not left
+
+    def _forget_ids(self) -> None:
+        """The venue does not know the ids that came in: it is asked by time instead."""
+        self._host.log.warning(
+            "%s: the venue lists no trade %d, what was lost is fetched by time",
+            self.symbol,
+            self.tracker.expected - 1,
+        )
+        self.tracker.start(-1, self.tracker.newest_ns)
+        for gap in self.gaps:
+            gap.anchor = -1
 
     def _close(self, gap: Gap) -> None:
         self.handle.add_gap(

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 NS = 1_000_000_000
 EVER_NS = 1 << 62
 SLACK_NS = 1000
-"""Lists are asked for from so much earlier: their times may be cut."""
+"""How much lists may round their times; they are asked for from as much earlier."""
 
 Quote = dict[str, Any]
 Trades = NDArray[np.void]
