@@ -90,6 +90,8 @@ HISTORY = (
         ("history.py", '"erlangs": 3, "rate": 5}\n', '"erlangs": 50, "rate": 200}\n'),
         ("api.py", "Positive = 10.0", "Positive = 1000.0"),
         ("api.py", "Count = 20", "Count = 1000"),
+        ("venue.py", "rest_rate: float = 10.0", "rest_rate: float = 0.5"),
+        ("venue.py", "rest_burst: float = 40.0", "rest_burst: float = 5.0"),
     ),
     broken(
         "more calls are made at once than is told",

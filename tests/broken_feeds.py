@@ -37,10 +37,15 @@ FEED = (
         ("feed.py", "feed_is_live=feed_is_live", "feed_is_live=trio.Event()"),
     ),
     broken(
-        "ticks have no time",
+        "some ticks have no price",
         "feed.quotes",
-        r"a tick lacks time_ns",
-        ("wire.py", '        "time_ns": row.time,\n', ""),
+        r"a tick lacks price",
+        before(
+            "wire.py",
+            "    quote: Quote = {",
+            "ticks = [tick | {'price': None} for tick in ticks]",
+            indent=4,
+        ),
     ),
     broken(
         "a high is wrong",

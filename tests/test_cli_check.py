@@ -35,9 +35,12 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
     """Whole checks side by side, in processes of their own."""
     folder = tmp_path_factory.mktemp("generated")
     subprocess.run([*PYTHON, "new-provider", NAME, "--out", str(folder)], check=True)
+    (folder / "outer").mkdir()
+    (folder / "outer" / "__init__.py").touch()
+    (folder / "outer" / NAME).symlink_to(folder / NAME / NAME)
     commands = (
         ([*PYTHON, "check", "kraken", "--json", "--seed", "11"], None),
-        ([*PYTHON, "check", NAME], folder / NAME),
+        ([*PYTHON, "check", f"outer.{NAME}"], folder),
         ([sys.executable, "-m", "pytest", "-q"], folder / NAME),
     )
     processes = [
@@ -225,6 +228,7 @@ def test_an_interrupted_check_leaves_nothing(tmp_path: Path) -> None:
 
 
 def test_providers_are_listed_with_their_venues() -> None:
-    (line,) = records(invoke("providers", "--json").stdout, "provider")
-    assert line["venue"] == "providers.kraken.venue"
+    lines = records(invoke("providers", "--json").stdout, "provider")
+    venues = {line["name"]: line["venue"] for line in lines}
+    assert venues["kraken"] == "providers.kraken.venue"
     assert "simulated" in invoke("providers").stdout

@@ -12,16 +12,19 @@ from pathlib import Path
 import pytest
 import trio
 
-from piker_core.conformance import calls, cases, links
+from piker_core.conformance import cases
 from piker_core.conformance.replays import TAKES
 from piker_core.conformance.report import FAILED, Finding
 from piker_core.conformance.runner import check_provider
+from piker_core.conformance.stage import Patience
 from tests.broken_calls import CALLS, CONTRACT, HISTORY
 from tests.broken_feeds import ENDS, FEED, FRAMES, LOSSES
 from tests.broken_providers import Broken, make_provider
 
 AT_ONCE = 6
 BROKEN = (*CONTRACT, *HISTORY, *CALLS, *FEED, *LOSSES, *FRAMES, *ENDS)
+IMPATIENT = Patience(live_s=6.0, notice_s=5.0, repair_s=4.0, settle_s=3.0)
+"""What a provider never does is waited for no longer than that."""
 Found = dict[str, list[Finding]]
 
 
@@ -43,12 +46,6 @@ def findings(
     folder = tmp_path_factory.mktemp("broken")
     before = list(sys.path)
     patch = pytest.MonkeyPatch()
-    patch.setattr(links, "DETECT_S", 5.0)
-    patch.setattr(calls, "RECOVERY_S", 8.0)
-    for module in (links, sys.modules["piker_core.conformance.frames"]):
-        patch.setattr(module, "LIVE_S", 4.0)
-    patch.setattr("piker_core.conformance.stage.LIVE_S", 4.0)
-    patch.setattr("piker_core.conformance.stage.SETTLE_S", 3.0)
     patch.setattr("piker_core.conformance.venues.LIVE_RATE", 80.0)
     try:
         for broken in chosen:
@@ -68,7 +65,11 @@ async def run_all(chosen: list[Broken]) -> Found:
         found[name] = []
         async with limit:
             await check_provider(
-                import_module(name), name, found[name].append, only=[broken.check]
+                import_module(name),
+                name,
+                found[name].append,
+                only=[broken.check],
+                patience=IMPATIENT,
             )
 
     async with trio.open_nursery() as nursery:

@@ -21,7 +21,7 @@ from piker_core.conformance.process import Told, open_subject
 from piker_core.conformance.report import Failed, Finding, NotApplicable
 from piker_core.conformance.resources import Resources, differences, leaked
 from piker_core.conformance.runner import check_provider
-from piker_core.conformance.stage import Stage
+from piker_core.conformance.stage import Patience, Stage
 from piker_core.conformance.tap import Tap
 from piker_core.conformance.venues import pointed, venue_name
 from piker_core.simulation.market import VenueCandle
@@ -187,6 +187,15 @@ async def test_rings_that_are_not_closed_are_told(namespace: str) -> None:
     assert passed.text == "3 rings are stopped, without a writer"
 
 
+OPENS = """
+from contextlib import asynccontextmanager
+EXEMPT = {{"storm.all": "no storms"}}
+@asynccontextmanager
+async def open_venue():
+    {code}
+    yield
+"""
+
 # Contract and cases
 
 
@@ -259,10 +268,35 @@ async def test_without_a_venue_only_the_contract_is_checked() -> None:
     assert "no simulated venue" in findings[-1].text
 
 
+async def test_a_venue_that_does_not_open_is_told_once_a_lane(package: Any) -> None:
+    package("venueless", "name = 'venueless'\nasync def stream_quotes(): ...\n")
+    findings: list[Finding] = []
+    for code, words in (
+        ("raise OSError('no port is free')", "no port is free"),
+        ("yield object()", "the simulated venue has no config, symbols"),
+    ):
+        broken = module(stream_quotes=lambda: None, name="venueless")
+        broken.__name__ = "venueless"
+        venue = ModuleType("venueless.venue")
+        exec(OPENS.format(code=code), vars(venue))
+        venue.__spec__ = cast(Any, SimpleNamespace(name="venueless.venue"))
+        sys.modules["venueless.venue"] = venue
+        sys.modules["venueless"] = broken
+        only = ["history.minutes", "history.span", "storm"]
+        await check_provider(broken, "venueless", findings.append, only=only)
+        states = {f.check: f.state for f in findings[-3:]}
+        assert states["history.minutes"] == "failed"
+        assert states["history.span"] == "not applicable"
+        assert states["storm.all"] == "not applicable"
+        assert all(words in f.text for f in findings[-3:] if f.check != "storm.all")
+        assert "its venue says: no storms" in findings[-3].text
+    del sys.modules["venueless.venue"], sys.modules["venueless"]
+
+
 def test_a_fault_that_a_venue_lacks_is_not_applicable() -> None:
     faults = SimpleNamespace(cut=lambda: 3)
     venue = SimpleNamespace(faults=faults, symbols=["a"], statistics=lambda: None)
-    stage = Stage(module(), cast(Any, venue), cast(Any, None), "space")
+    stage = Stage(module(), cast(Any, venue), cast(Any, None), "space", Patience())
     assert stage.fault("cut")() == 3
     with pytest.raises(NotApplicable, match="no fault 'rotate'"):
         stage.fault("rotate")

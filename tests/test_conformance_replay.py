@@ -14,9 +14,10 @@ import trio
 
 import piker_core as pk
 from piker_core.conformance.recording import Message, Session, read_recording
-from piker_core.conformance.replay import Script, addresses
+from piker_core.conformance.replay import addresses
 from piker_core.conformance.report import Finding
 from piker_core.conformance.runner import check_recording
+from piker_core.conformance.script import Script
 from tests.broken_feeds import DEAF_TO_THE_PAST, TWICE
 from tests.broken_providers import make_provider
 from tests.recorded_session import write_session

@@ -12,7 +12,6 @@ from piker_core.conformance.stage import Stage
 UNKNOWN = "nosuchmarket9"
 PERIOD = 60
 """History of minutes is what is asked for when a call is needed."""
-RECOVERY_S = 20.0
 MARGIN_S = 0.05
 """Calls that were under way when the venue asked for patience may end within that."""
 
@@ -44,9 +43,11 @@ async def check_search(stage: Stage) -> Passed:
     if not hasattr(stage.provider, "open_symbol_search"):
         raise NotApplicable("it has no open_symbol_search")
     for symbol in stage.symbols:
-        found = await _asked(stage, "search", pattern=symbol)
+        pattern = symbol.partition(".")[0]
+        found = await _asked(stage, "search", pattern=pattern)
         if f"{symbol}.{stage.name}" not in found:
-            raise Failed(f"a search for {symbol!r} finds {found[:3] or 'nothing'}")
+            what = ", ".join(found[:3]) or "nothing"
+            raise Failed(f"a search for {pattern!r} finds {what}, not {symbol}")
     nonsense = await _asked(stage, "search", pattern="qqqqzzzzxx")
     if nonsense:
         raise Failed(f"a search for nonsense finds {nonsense[:3]}")
@@ -92,7 +93,7 @@ async def check_throttle(stage: Stage) -> Passed:
     if not wait_s > 0:
         raise Failed(f"DataThrottle has retry_after {wait_s!r}")
     before = stage.calls()
-    pause_s = min(wait_s * 0.9, RECOVERY_S) - MARGIN_S
+    pause_s = min(wait_s * 0.9, stage.patience.live_s) - MARGIN_S
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_try_history, stage)
         await trio.sleep(pause_s)
@@ -165,7 +166,8 @@ async def _try_history(stage: Stage) -> None:
 async def _recovered(stage: Stage, fault: str) -> None:
     """Wait until a call is answered again."""
     last = ""
-    with trio.move_on_after(RECOVERY_S):
+    within_s = stage.patience.live_s
+    with trio.move_on_after(within_s):
         while True:
             try:
                 await ask_history(stage)
@@ -173,7 +175,7 @@ async def _recovered(stage: Stage, fault: str) -> None:
             except Told as error:
                 last = str(error)
                 await trio.sleep(error.retry_after or 0.2)
-    raise Failed(f"still no answer {RECOVERY_S:g} s after {fault!r} was over: {last}")
+    raise Failed(f"still no answer {within_s:g} s after {fault!r} was over: {last}")
 
 
 async def _asked(stage: Stage, do: str, **what: Any) -> Any:

@@ -201,7 +201,7 @@ def _compare(
     first_s, last_s = rows[0]["time"], rows[-1]["time"]
     candles = stage.venue.candles(symbol, period, first_s, last_s + period)
     known = {candle.time_s: candle for candle in candles}
-    steps = stage.steps(symbol)
+    steps = stage.steps[symbol]
     for row in rows:
         candle = known.get(row["time"])
         if candle is None:

@@ -7,12 +7,10 @@ import trio
 
 from piker_core.conformance.process import Told
 from piker_core.conformance.report import Failed, NotApplicable, Passed
-from piker_core.conformance.stage import LIVE_S, NS, SETTLE_S, Stage
+from piker_core.conformance.stage import NS, Stage
 from piker_core.conformance.truth import difference, records
 
 OUTAGE_S = 1.3
-DETECT_S = 20.0
-"""How long a dead connection may go unnoticed."""
 ENOUGH_QUOTES = 100
 EDGE_S = 0.5
 """A gap on record may begin or end so much within the outage."""
@@ -64,7 +62,7 @@ async def check_quotes(stage: Stage) -> Passed:
     """Quotes have what the contract asks for, and are of now."""
     await stage.feed()
     tap: dict[str, Any] = {}
-    with trio.move_on_after(LIVE_S):
+    with trio.move_on_after(stage.patience.live_s):
         while not tap or (tap["quotes"] < ENOUGH_QUOTES and not tap["wrong"]):
             await trio.sleep(0.1)
             tap = await stage.subject.ask("tap")
@@ -103,7 +101,7 @@ async def check_minutes(stage: Stage) -> Passed:
     found = await stage.exact((60,))
     for symbol in stage.symbols:
         problem = ""
-        with trio.move_on_after(SETTLE_S):
+        with trio.move_on_after(stage.patience.settle_s):
             while problem := _forming_differs(stage, symbol):  # noqa: ASYNC110
                 await trio.sleep(0.01)
         if problem:
@@ -114,25 +112,29 @@ async def check_minutes(stage: Stage) -> Passed:
 
 def _forming_differs(stage: Stage, symbol: str) -> str:
     """In what the forming minute is not the venue's; trades are on their way."""
-    bars = stage.bars(symbol, 60)
+    bars = stage.rings.bars(symbol, 60)
     row = records(bars.snapshot(1))[0]
     time_s = row["time"]
     candle = stage.venue.candles(symbol, 60, time_s, time_s + 60)[-1]
-    return difference(row, candle, stage.steps(symbol))
+    return difference(row, candle, stage.steps[symbol])
 
 
 async def check_cut(stage: Stage) -> Passed:
     """A connection is cut, and the venue cannot be reached for a while."""
     await stage.feed()
     cut, refuse = stage.fault("cut"), stage.fault("refuse_connections")
-    before = stage.records()
+    before = stage.rings.records()
     refuse()
     began_s = time.time()
     cut()
-    await stage.until(stage.down, "no status says that the connection is lost", LIVE_S)
-    heads = {symbol: stage.bars(symbol).head for symbol in stage.fed()}
+    await stage.until(
+        stage.rings.down,
+        "no status says that the connection is lost",
+        stage.patience.notice_s,
+    )
+    heads = stage.rings.heads()
     await trio.sleep(OUTAGE_S)
-    invented = [s for s, head in heads.items() if stage.bars(s).head != head]
+    invented = [s for s, head in stage.rings.heads().items() if heads[s] != head]
     ended_s = time.time()
     refuse(False)
     if invented:
@@ -153,8 +155,8 @@ def _check_on_record(
     stage: Stage, before: dict[str, int], began_s: float, ended_s: float
 ) -> None:
     """Whether an outage is a gap record of every market."""
-    for symbol in stage.fed():
-        new = stage.gaps(symbol)[before[symbol] :]
+    for symbol in stage.rings.fed:
+        new = stage.rings.gaps(symbol)[before[symbol] :]
         if not len(new):
             raise Failed(f"no gap of {symbol} is on record")
         start_s, end_s = new["start_ns"].min() / NS, new["end_ns"].max() / NS
@@ -187,12 +189,12 @@ async def check_shutdown(stage: Stage) -> Passed:
     """The venue announces that it will close the connection."""
     await stage.feed()
     shutdown = stage.fault("shutdown")
-    before = sum(stage.records().values())
+    before = stage.rings.recorded()
     shutdown(OUTAGE_S)
     await stage.seconds(int(OUTAGE_S) + 2)
     await stage.repaired()
     found = await stage.exact()
-    gaps = sum(stage.records().values()) - before
+    gaps = stage.rings.recorded() - before
     lost = f"{gaps} gaps repaired" if gaps else "nothing lost meanwhile"
     return Passed(f"{lost}; {found.rows} rows exact", {"gaps": gaps})
 
@@ -201,10 +203,12 @@ async def check_half_open(stage: Stage) -> Passed:
     """A connection that says nothing any more, and does not end."""
     await stage.feed()
     half_open = stage.fault("half_open")
-    before = stage.records()
+    before = stage.rings.records()
     began_s = time.time()
     half_open()
-    await stage.until(stage.down, "the silence is not noticed", DETECT_S)
+    await stage.until(
+        stage.rings.down, "the silence is not noticed", stage.patience.notice_s
+    )
     noticed_s = time.time() - began_s
     half_open(False)
     await stage.repaired()
@@ -228,9 +232,9 @@ async def check_silent_acks(stage: Stage) -> Passed:
     await stage.until(
         lambda: (stage.counter("connections_ever") or 0) >= connections + 2,
         "a subscription without an answer is not tried again",
-        DETECT_S,
+        stage.patience.notice_s,
     )
-    if stage.live():
+    if stage.rings.live():
         raise Failed("the markets are live though no subscription was answered")
     silent(False)
     await stage.repaired()
@@ -246,7 +250,7 @@ async def check_restart(stage: Stage) -> Passed:
     await stage.feed()
     await stage.repaired()
     found = await stage.exact()
-    gaps = sum(stage.records().values())
+    gaps = stage.rings.recorded()
     if not gaps:
         raise Failed("the time without a feed is not on record")
     return Passed(f"the pause is on record{_repaired(stage)}; {found.rows} rows exact")

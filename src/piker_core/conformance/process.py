@@ -15,6 +15,7 @@ from piker_core.conformance.report import Failed
 
 ANSWER_S = 40.0
 """How long any answer may take."""
+END_S = 2.0
 _LINES = 40
 _MODULE = "piker_core.conformance.subject"
 
@@ -95,6 +96,13 @@ class SubjectProcess:
         """The newest lines of its log."""
         return list(self._stderr)
 
+    async def end(self) -> None:
+        """Have the process close what it has open, and end."""
+        assert self._process.stdin is not None
+        await self._process.stdin.aclose()
+        with trio.move_on_after(END_S):
+            await self._process.wait()
+
     # Reading, by `open_subject`
 
     async def read_answers(self) -> None:
@@ -125,7 +133,7 @@ class SubjectProcess:
 async def open_subject(
     spec: str, environ: Mapping[str, str], *, behind_ns: int = 0
 ) -> AsyncIterator[SubjectProcess]:
-    """Run a provider in a process of its own; it is killed in the end.
+    """Run a provider in a process of its own; it is killed if it does not end itself.
 
     `behind_ns`: by how much its wall clock goes behind.
     """
@@ -149,6 +157,7 @@ async def open_subject(
             nursery.start_soon(subject.read_log)
             try:
                 yield subject
+                await subject.end()
             finally:
                 nursery.cancel_scope.cancel()
     finally:

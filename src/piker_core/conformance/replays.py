@@ -16,10 +16,10 @@ from piker_core.conformance.process import SubjectProcess, Told, open_subject
 from piker_core.conformance.recording import Recording
 from piker_core.conformance.replay import ReplayVenue, open_replay
 from piker_core.conformance.report import Failed, NotApplicable, Passed
+from piker_core.conformance.stage import forget_rings
 from piker_core.conformance.truth import PRICES, clock, records
 from piker_core.conformance.venues import own_namespace, pointed
 from piker_core.core.rings import attach_bars
-from piker_core.segments import remove_segments
 from piker_core.tasks import open_nursery
 
 LONGEST_S = 30.0
@@ -104,7 +104,8 @@ async def _paused(venue: ReplayVenue) -> AsyncIterator[None]:
 async def _reach(venue: ReplayVenue, part: float) -> None:
     """Wait until a part of the recording has been played."""
     begin_s = venue.recording.begin_s
-    await trio.sleep(begin_s + (venue.end_s - begin_s) * part - venue.now_s())
+    due_s = begin_s + (venue.end_s - begin_s) * part
+    await trio.sleep(max(due_s - venue.now_s(), 0))
 
 
 class Replays:
@@ -154,7 +155,7 @@ class Replays:
         except Failed as failure:
             self._failures[name] = failure
         finally:
-            remove_segments(namespace, force=True)
+            forget_rings(str(self.provider.name), namespace)
 
     async def _play(self, namespace: str, disturb: Disturb) -> Rows:
         """One replay, with whatever happens to it; the rows that came of it."""

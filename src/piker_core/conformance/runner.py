@@ -21,8 +21,8 @@ from piker_core.conformance.report import (
     Summary,
     summarize,
 )
-from piker_core.conformance.stage import Stage, open_stage
-from piker_core.conformance.venues import own_namespace, venue_name
+from piker_core.conformance.stage import Patience, Stage, open_stage
+from piker_core.conformance.venues import exemptions, own_namespace, venue_name
 from piker_core.errors import PikerError
 from piker_core.tasks import single_error
 
@@ -30,6 +30,7 @@ CASE_S = 90.0
 """The longest that a check may take."""
 
 LOG_LINES = 5
+PATIENT = Patience()
 
 Report = Callable[[Finding], None]
 
@@ -41,6 +42,7 @@ async def check_provider(
     *,
     only: Sequence[str] = (),
     seed: int = 0,
+    patience: Patience = PATIENT,
 ) -> Summary:
     """Run the checks that are chosen, all by default, and report each when it is over.
 
@@ -51,6 +53,11 @@ async def check_provider(
     findings = Findings(provider, spec, report)
     findings.check_static(wanted)
     blocked = _why_not(provider)
+    exempt = {} if blocked else exemptions(provider)
+    for name, reason in exempt.items():
+        if name in wanted:
+            findings.tell(name, NotApplicable(f"its venue says: {reason}"))
+    wanted -= exempt.keys()
     async with trio.open_nursery() as nursery:
         for lane in LANES:
             cases = [case for case in lane.cases if case.name in wanted]
@@ -58,7 +65,7 @@ async def check_provider(
                 for case in cases:
                     findings.tell(case.name, NotApplicable(blocked))
             elif cases:
-                nursery.start_soon(_run_lane, lane, cases, findings, seed)
+                nursery.start_soon(_run_lane, lane, cases, findings, seed, patience)
     for name in TAKES if only else ():
         if name in wanted:
             findings.tell(name, NotApplicable("it needs a recording: --frames"))
@@ -146,7 +153,11 @@ def _why_not(provider: ModuleType) -> str:
 
 
 async def _run_lane(
-    lane: Lane, cases: Collection[Case], findings: Findings, seed: int
+    lane: Lane,
+    cases: Collection[Case],
+    findings: Findings,
+    seed: int,
+    patience: Patience,
 ) -> None:
     """Run the checks of a lane; after each that has failed on a new stage."""
     left = list(cases)
@@ -158,6 +169,7 @@ async def _run_lane(
                 findings.provider,
                 findings.spec,
                 namespace,
+                patience=patience,
                 seed=seed,
                 lenient=lane.lenient,
             ) as stage:
@@ -166,9 +178,11 @@ async def _run_lane(
         except Exception as error:  # noqa: BLE001 - it becomes a line of the report
             told = single_error(error) if isinstance(error, ExceptionGroup) else error
             text = str(told) if isinstance(told, PikerError) else repr(told)
-            for case in left[:1] if opened else left:
-                findings.tell(case.name, Failed(f"the simulated venue broke: {text}"))
-            left = left[1:] if opened else []
+            broke = f"the simulated venue broke: {text}"
+            findings.tell(left.pop(0).name, Failed(broke))
+            for case in left if not opened else ():
+                findings.tell(case.name, NotApplicable(broke))
+            left = left if opened else []
 
 
 async def _run_cases(stage: Stage, left: list[Case], findings: Findings) -> None:

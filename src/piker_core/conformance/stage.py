@@ -2,46 +2,53 @@
 
 import math
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from decimal import Decimal
 from types import ModuleType
 from typing import Any
 
 import msgspec
-import numpy as np
 import trio
-from numpy.typing import NDArray
 
 from piker_core.conformance.process import SubjectProcess, open_subject
 from piker_core.conformance.report import Failed, NotApplicable
 from piker_core.conformance.resources import Resources
-from piker_core.conformance.truth import (
-    Comparison,
-    Steps,
-    compare,
-    misflagged,
-    missing,
-    unrepaired,
+from piker_core.conformance.rings import PERIODS, Rings
+from piker_core.conformance.truth import Comparison, Steps
+from piker_core.conformance.venues import (
+    check_surface,
+    exemptions,
+    open_venue,
+    pointed,
 )
-from piker_core.conformance.venues import check_surface, open_venue, pointed
-from piker_core.core.rings import BarReader, attach_bars
+from piker_core.control_socket import remove_socket, socket_paths
 from piker_core.segments import remove_segments
 from piker_core.simulation.venue import SimulatedVenue
 
 NS = 1_000_000_000
 MOST_MARKETS = 3
 LOOK_S = 0.02
-LIVE_S = 20.0
-"""How long a feed may take to be live, and to be live again."""
-REPAIR_S = 45.0
-"""How long a repair may take: what never was is given up after some looks only."""
-SETTLE_S = 8.0
-"""How long rows may take to be exact once the market is live."""
 QUIET_S = 0.4
-PERIODS = (1, 60)
+CLOSING_S = 15.0
+COMPARE_S = 0.1
 CALLS = ("rest_requests", "requests")
 """How venues name their counters of calls."""
+
+
+class Patience(msgspec.Struct, frozen=True):
+    """How long a provider may take before a check has failed.
+
+    A feed is open and live within `open_s`, live again within `live_s`; a loss is
+    noticed within `notice_s`, repaired within `repair_s` (what never was is given up
+    after some looks only); rows are exact within `settle_s`.
+    """
+
+    open_s: float = 30.0
+    live_s: float = 20.0
+    notice_s: float = 20.0
+    repair_s: float = 45.0
+    settle_s: float = 8.0
 
 
 class Stage:
@@ -57,21 +64,24 @@ class Stage:
         venue: SimulatedVenue,
         subject: SubjectProcess,
         namespace: str,
+        patience: Patience,
     ) -> None:
         self.provider, self.venue, self.subject = provider, venue, subject
+        self.patience = patience
         self.namespace = namespace
         self.name = str(provider.name)
         self.symbols = list(venue.symbols)[:MOST_MARKETS]
         self.markets: dict[str, dict[str, Any]] = {}
+        self.steps: dict[str, Steps] = {}
         self.opening: dict[str, Any] = {}
         self.was_open = False
         self.at_first: Resources
         self.closed: list[tuple[float, float]] = []
-        self.abandoned: set[str] = set()
+        self.exempt = exemptions(provider)
         self.can_repair = bool(
             getattr(provider, "capabilities", {}).get("repair", True)
         )
-        self._bars: dict[tuple[str, int], BarReader] = {}
+        self._rings: Rings | None = None
 
     # The feed
 
@@ -84,13 +94,10 @@ class Stage:
             self.was_open = True
         self.opening = await self.subject.ask("open", symbols=self.symbols)
         await self.describe()
-        for symbol in self.symbols:
-            for period in PERIODS:
-                fqme = f"{symbol}.{self.name}"
-                self._bars[symbol, period] = attach_bars(
-                    fqme, period=period, namespace=self.namespace
-                )
-        await self.until(self.live, "the markets are not live", LIVE_S)
+        self._rings = Rings(self.name, self.namespace, self.symbols)
+        await self.until(
+            self.rings.live, "the markets are not live", self.patience.open_s
+        )
         await self.seconds(1)
 
     async def describe(self) -> None:
@@ -98,13 +105,14 @@ class Stage:
         for symbol in self.symbols:
             if symbol not in self.markets:
                 market = await self.subject.ask("market", name=symbol)
-                self.markets[symbol] = market
+                ticks = (Decimal(market[key]) for key in ("price_tick", "size_tick"))
+                self.markets[symbol], self.steps[symbol] = market, Steps(*ticks)
 
-    async def close_feed(self, *, within_s: float = LIVE_S) -> dict[str, Any]:
+    async def close_feed(self) -> dict[str, Any]:
         """Close the feed; what the process said of it."""
         self.detach()
         self.opening = {}
-        told: dict[str, Any] = await self.subject.ask("close", within_s=within_s)
+        told: dict[str, Any] = await self.subject.ask("close", within_s=CLOSING_S)
         return told
 
     async def resources(self) -> Resources:
@@ -113,34 +121,15 @@ class Stage:
 
     def detach(self) -> None:
         """Let go of the rings."""
-        for bars in self._bars.values():
-            bars.close()
-        self._bars.clear()
+        if self._rings is not None:
+            self._rings.close()
+            self._rings = None
 
-    def bars(self, symbol: str, period: int = 1) -> BarReader:
-        """A ring of the feed."""
-        return self._bars[symbol, period]
-
-    def steps(self, symbol: str) -> Steps:
-        """The price and size steps of a market."""
-        market = self.markets[symbol]
-        return Steps(Decimal(market["price_tick"]), Decimal(market["size_tick"]))
-
-    def fed(self) -> list[str]:
-        """The markets that are to be live."""
-        return [symbol for symbol in self.symbols if symbol not in self.abandoned]
-
-    def statuses(self) -> list[str]:
-        """Of those."""
-        return [self.bars(symbol).status for symbol in self.fed()]
-
-    def live(self) -> bool:
-        """Whether all of those are live."""
-        return all(status == "live" for status in self.statuses())
-
-    def down(self) -> bool:
-        """Whether none of those is live."""
-        return all(status != "live" for status in self.statuses())
+    @property
+    def rings(self) -> Rings:
+        """The rings of the feed that is open."""
+        assert self._rings is not None
+        return self._rings
 
     async def counters(self) -> Mapping[str, int]:
         """What the provider counts of its stream. Raises NotApplicable."""
@@ -197,14 +186,9 @@ class Stage:
             if not self.subject.alive:
                 raise Failed(await self.subject.obituary())
             if trio.current_time() - begun_s > within_s:
-                raise Failed(f"{failing}, for {within_s:g} s{self._told()}")
+                told = f" ({self._rings.told()})" if self._rings is not None else ""
+                raise Failed(f"{failing}, for {within_s:g} s{told}")
             await trio.sleep(LOOK_S)
-
-    def _told(self) -> str:
-        if not self._bars:
-            return ""
-        states = ", ".join(f"{s} {self.bars(s).status}" for s in self.symbols)
-        return f" ({states})"
 
     async def quiet(self) -> None:
         """Wait until no call is made any more, such as for the back-fill."""
@@ -218,117 +202,97 @@ class Stage:
                 calls, since_s = self.calls(), trio.current_time()
             return trio.current_time() - since_s > QUIET_S
 
-        await self.until(still, "calls are made all the time", LIVE_S)
+        await self.until(still, "calls are made all the time", self.patience.live_s)
 
     async def lose(self, lose: Callable[[], object]) -> None:
         """Lose the connections, and wait until that shows: they may be back at once."""
-        before, connections = self.records(), self.counter("connections_ever")
+        before = self.rings.records()
+        connections = self.counter("connections_ever")
         lose()
         if connections is not None:
             await self.until(
                 lambda: (self.counter("connections_ever") or 0) > connections,
                 "no new connection is made",
-                LIVE_S,
+                self.patience.notice_s,
             )
         else:
             await self.until(
-                lambda: self.down() or self.records() != before,
+                lambda: self.rings.down() or self.rings.records() != before,
                 "nothing says that the connection is lost",
-                LIVE_S,
+                self.patience.notice_s,
             )
 
     async def seconds(self, count: int) -> None:
         """Wait until so many more seconds are rows of every market."""
-        heads = {symbol: self.bars(symbol).head for symbol in self.fed()}
+        before = self.rings.heads()
+
+        def come() -> bool:
+            heads = self.rings.heads()
+            return all(head >= before[s] + count for s, head in heads.items())
+
         await self.until(
-            lambda: all(self.bars(s).head >= heads[s] + count for s in heads),
+            come,
             f"no {count} further rows were appended",
-            count + SETTLE_S,
+            count + self.patience.live_s,
         )
-
-    # Truth
-
-    def gaps(self, symbol: str, period: int = 1) -> NDArray[np.void]:
-        """Gap records of a market."""
-        return self.bars(symbol, period).gaps()
-
-    def records(self) -> dict[str, int]:
-        """How many gap records each market has."""
-        return {symbol: len(self.gaps(symbol)) for symbol in self.fed()}
-
-    def open_gaps(self) -> int:
-        """How many gaps are not repaired."""
-        return sum(int((self.gaps(s)["repaired"] == 0).sum()) for s in self.fed())
 
     async def repaired(self) -> None:
         """Wait until all are live and no gap is open, where gaps can be repaired."""
-        await self.until(self.live, "the markets are not live again", LIVE_S)
+        patience = self.patience
+        await self.until(
+            self.rings.live, "the markets are not live again", patience.live_s
+        )
         if self.can_repair:
             await self.until(
-                lambda: not self.open_gaps(), "a gap is not repaired", REPAIR_S
+                lambda: not self.rings.open_gaps(),
+                "a gap is not repaired",
+                patience.repair_s,
             )
 
-    async def exact(self, periods: tuple[int, ...] = PERIODS) -> Comparison:
+    async def exact(self, periods: Sequence[int] = PERIODS) -> Comparison:
         """Wait until all rows that have ended by now are the venue's own.
 
-        Raises Failed with what is different when they are not for `SETTLE_S`.
+        Raises Failed with what is different when they are not for `settle_s`.
         """
         end_s = math.ceil(time.time())
         await self.until(
-            lambda: all(self._newest_s(s) >= end_s for s in self.fed()),
+            lambda: self.rings.newest_s() >= end_s,
             "no further rows were appended",
-            SETTLE_S,
+            self.patience.live_s,
         )
-        found = Comparison()
-
-        def equal() -> bool:
-            nonlocal found
-            found = self.compare(end_s, periods)
-            return not found.wrong
-
-        with_within = trio.current_time() + SETTLE_S
-        while not equal():
-            if not self.subject.alive or trio.current_time() > with_within:
+        deadline_s = trio.current_time() + self.patience.settle_s
+        while True:
+            found = self.rings.compare(
+                self.venue,
+                self.steps,
+                end_s,
+                periods=periods,
+                closed=self.closed,
+                exact_gaps=self.can_repair,
+            )
+            if not found.wrong:
+                return found
+            if not self.subject.alive or trio.current_time() > deadline_s:
                 raise Failed(found.first_wrong())
-            await trio.sleep(LOOK_S * 5)
-        return found
+            await trio.sleep(COMPARE_S)
 
-    def _newest_s(self, symbol: str) -> int:
-        return int(self.bars(symbol).last()["time"])
 
-    def compare(self, end_s: int, periods: tuple[int, ...] = PERIODS) -> Comparison:
-        """All rows that have ended by then, beside the venue's candles."""
-        found = Comparison()
-        for symbol in self.fed():
-            for period in periods:
-                found.add(self._compare_ring(symbol, period, end_s))
-        return found
-
-    def _compare_ring(self, symbol: str, period: int, end_s: int) -> Comparison:
-        bars = self.bars(symbol, period)
-        rows = bars.snapshot(bars.head - bars.first)
-        rows = rows[rows["time"] + period <= end_s]
-        if not len(rows):
-            return Comparison()
-        name = f"{symbol} {period} s"
-        gaps = bars.gaps()
-        begin_s, last_s = int(rows["time"][0]), int(rows["time"][-1]) + period
-        found = compare(
-            rows,
-            self.venue.candles(symbol, period, begin_s, last_s),
-            self.steps(symbol),
-            period=period,
-            name=name,
-            doubtful=[] if self.can_repair else unrepaired(gaps),
-        )
-        found.wrong += missing(rows, gaps, period=period, name=name, closed=self.closed)
-        found.wrong += misflagged(rows, gaps, period=period, name=name)
-        return found
+def forget_rings(provider: str, namespace: str) -> None:
+    """Remove what a provider's process has left, however it ended."""
+    remove_segments(namespace, force=True)
+    for path in socket_paths(provider, namespace):
+        remove_socket(path)
 
 
 @asynccontextmanager
 async def open_stage(
-    provider: ModuleType, spec: str, namespace: str, *, seed: int, lenient: bool = True
+    provider: ModuleType,
+    spec: str,
+    namespace: str,
+    *,
+    patience: Patience,
+    seed: int,
+    lenient: bool = True,
 ) -> AsyncIterator[Stage]:
     """Open a venue, and a provider that is pointed at it; the rings are removed."""
     try:
@@ -336,10 +300,10 @@ async def open_stage(
             check_surface(venue)
             environ = pointed(provider, venue.config, namespace, hasty=lenient)
             async with open_subject(spec, environ) as subject:
-                stage = Stage(provider, venue, subject, namespace)
+                stage = Stage(provider, venue, subject, namespace, patience)
                 try:
                     yield stage
                 finally:
                     stage.detach()
     finally:
-        remove_segments(namespace, force=True)
+        forget_rings(str(provider.name), namespace)

@@ -77,6 +77,28 @@ def difference(row: Mapping[str, Any], candle: Candle, steps: Steps) -> str:
     return ""
 
 
+def check_rows(
+    rows: NDArray[np.void],
+    gaps: NDArray[np.void],
+    candles: Iterable[Candle],
+    steps: Steps,
+    *,
+    period: int,
+    name: str,
+    closed: Spans = (),
+    exact_gaps: bool = True,
+) -> Comparison:
+    """All three rules, for the rows of one ring; see `compare` and `missing`.
+
+    Without `exact_gaps` what overlaps an open gap is not compared.
+    """
+    doubtful = () if exact_gaps else unrepaired(gaps)
+    found = compare(rows, candles, steps, period=period, name=name, doubtful=doubtful)
+    found.wrong += missing(rows, gaps, period=period, name=name, closed=closed)
+    found.wrong += misflagged(rows, gaps, period=period, name=name)
+    return found
+
+
 def compare(
     rows: NDArray[np.void],
     candles: Iterable[Candle],

@@ -75,6 +75,11 @@ async def open_venue(
         yield venue
 
 
+def exemptions(provider: ModuleType) -> dict[str, str]:
+    """Checks that a venue's protocol makes pointless, and why."""
+    return dict(getattr(_venue_module(provider), "EXEMPT", {}))
+
+
 def check_surface(venue: object) -> None:
     """Raises PikerError for a venue that lacks what checks need of it."""
     lacks = [name for name in SURFACE if not hasattr(venue, name)]

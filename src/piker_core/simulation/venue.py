@@ -8,7 +8,8 @@ that yields a `SimulatedVenue`. Options that it does not have are not given to i
 the module has a mapping `LENIENT`, those are options of `open_venue` that lift the
 venue's limits, and where it has a mapping `PATIENCE`, those are keys of the provider's
 configuration that make it notice soon what it otherwise waits for: checks of other
-things than limits are run with both.
+things than limits are run with both. A mapping `EXEMPT` has checks that the venue's
+protocol makes pointless, and why: they are reported as not applicable, with the reason.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
