@@ -18,6 +18,8 @@ MARGIN_S = 0.05
 
 async def check_market(stage: Stage) -> Passed:
     """Markets are described: name, steps, provider."""
+    if not hasattr(stage.provider, "get_mkt_info"):
+        raise NotApplicable("it has no get_mkt_info")
     for symbol in stage.symbols:
         for name in (symbol, f"{symbol}.{stage.name}"):
             market = await _asked(stage, "market", name=name)
@@ -56,10 +58,9 @@ async def check_search(stage: Stage) -> Passed:
 
 async def check_unknown(stage: Stage) -> Passed:
     """An unknown symbol is NotFound, which names it, wherever it is asked for."""
-    ways: dict[str, dict[str, Any]] = {
-        "market": {"name": UNKNOWN},
-        "open": {"symbols": [stage.symbols[0], UNKNOWN]},
-    }
+    ways: dict[str, dict[str, Any]] = {"open": {"symbols": [stage.symbols[0], UNKNOWN]}}
+    if hasattr(stage.provider, "get_mkt_info"):
+        ways["market"] = {"name": UNKNOWN}
     if hasattr(stage.provider, "open_history_client"):
         ways["history"] = {"symbol": UNKNOWN, "period": PERIOD}
     for do, what in ways.items():

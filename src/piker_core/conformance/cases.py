@@ -24,16 +24,10 @@ class Case(msgspec.Struct, frozen=True):
     name: str
     check: Check
 
-    @property
-    def about(self) -> str:
-        """What it is about, in a line."""
-        return (self.check.__doc__ or "").partition("\n")[0]
-
 
 class Lane(msgspec.Struct, frozen=True):
     """Checks that share a venue; without `lenient` the venue keeps its own limits."""
 
-    name: str
     cases: tuple[Case, ...]
     lenient: bool = True
 
@@ -47,7 +41,6 @@ STATIC: dict[str, Callable[[ModuleType], Passed]] = {
 
 LANES = (
     Lane(
-        "calls",
         (
             Case("contract.markets", calls.check_market),
             Case("contract.search", calls.check_search),
@@ -64,9 +57,8 @@ LANES = (
             Case("reconnect.half_open", links.check_half_open),
         ),
     ),
-    Lane("limits", (Case("history.limits", history.check_limits),), lenient=False),
+    Lane((Case("history.limits", history.check_limits),), lenient=False),
     Lane(
-        "links",
         (
             Case("feed.first_quotes", links.check_first_quotes),
             Case("feed.live", links.check_live),
@@ -82,7 +74,6 @@ LANES = (
         ),
     ),
     Lane(
-        "frames",
         (
             Case("frames.repeated", frames.check_duplicates),
             Case("frames.disordered", frames.check_disorder),

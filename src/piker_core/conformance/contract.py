@@ -10,7 +10,7 @@ from piker_core.conformance.report import Failed, NotApplicable, Passed
 from piker_core.dtypes import OHLCV_DTYPE
 from piker_core.provider import CONTRACT, capabilities
 
-REQUIRED = ("name", "ohlc_dtype", "get_mkt_info", "stream_quotes")
+REQUIRED = ("name", "ohlc_dtype", "stream_quotes")
 """What a provider cannot do without; all else it may leave out."""
 CALLS: dict[str, tuple[tuple[int, tuple[str, ...]], ...]] = {
     "stream_quotes": (
@@ -69,7 +69,7 @@ def check_signatures(provider: ModuleType) -> Passed:
     wrong += [
         f"{name} is no async function"
         for name in COROUTINES
-        if not inspect.iscoroutinefunction(functions.get(name))
+        if name in functions and not inspect.iscoroutinefunction(functions[name])
     ]
     if wrong:
         raise Failed("; ".join(wrong))

@@ -194,8 +194,8 @@ class ReplayVenue:
         return self._sockets.send_all(text)
 
     def start_maintenance(self, seconds: float) -> None:
-        """Send nothing: what was recorded knows of no other maintenance."""
-        raise NotImplementedError("a recording has no maintenance")
+        """A recording has no maintenance. Raises PikerError."""
+        raise PikerError("a recording has no maintenance")
 
     # The servers
 

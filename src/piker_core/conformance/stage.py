@@ -32,6 +32,8 @@ LOOK_S = 0.02
 QUIET_S = 0.4
 CLOSING_S = 15.0
 COMPARE_S = 0.1
+UNKNOWN = {"price_tick": "1e-8", "size_tick": "1e-8"}
+"""A market of a provider that describes none."""
 CALLS = ("rest_requests", "requests")
 """How venues name their counters of calls."""
 
@@ -104,7 +106,9 @@ class Stage:
         """Ask for what the provider says of the markets, once."""
         for symbol in self.symbols:
             if symbol not in self.markets:
-                market = await self.subject.ask("market", name=symbol)
+                market: dict[str, Any] = UNKNOWN | {"venue_symbol": symbol}
+                if hasattr(self.provider, "get_mkt_info"):
+                    market = await self.subject.ask("market", name=symbol)
                 ticks = (Decimal(market[key]) for key in ("price_tick", "size_tick"))
                 self.markets[symbol], self.steps[symbol] = market, Steps(*ticks)
 
