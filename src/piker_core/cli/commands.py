@@ -279,6 +279,32 @@ def _check_cases(names: list[str] | None) -> list[str]:
     return names or []
 
 
+Only = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="CASE",
+        callback=_check_cases,
+        help="Only this check, or all of a kind, such as reconnect.  [repeatable]",
+    ),
+]
+Seed = Annotated[
+    int, typer.Option(min=0, help="What the venue's trades are drawn from.")
+]
+Frames = Annotated[
+    list[Path] | None,
+    typer.Option(
+        metavar="FILE",
+        exists=True,
+        dir_okay=False,
+        help="A recorded session, in place of a simulated venue.  [repeatable]",
+    ),
+]
+OfRecording = Annotated[
+    list[str] | None,
+    typer.Option(metavar="SYMBOL", help="A market of the recording.  [repeatable]"),
+]
+
+
 @command
 def check(
     out: Output,
@@ -288,30 +314,10 @@ def check(
             metavar="NAME", help="A provider's name, or a package's dotted path."
         ),
     ],
-    only: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="CASE",
-            callback=_check_cases,
-            help="Only this check, or all of a kind, such as reconnect.  [repeatable]",
-        ),
-    ] = None,
-    seed: Annotated[
-        int, typer.Option(min=0, help="What the venue's trades are drawn from.")
-    ] = 0,
-    frames: Annotated[
-        list[Path] | None,
-        typer.Option(
-            metavar="FILE",
-            exists=True,
-            dir_okay=False,
-            help="A recorded session, in place of a simulated venue.  [repeatable]",
-        ),
-    ] = None,
-    market: Annotated[
-        list[str] | None,
-        typer.Option(metavar="SYMBOL", help="A market of the recording.  [repeatable]"),
-    ] = None,
+    only: Only = None,
+    seed: Seed = 0,
+    frames: Frames = None,
+    market: OfRecording = None,
 ) -> int:
     """Check a provider against its simulated venue, without a network.
 

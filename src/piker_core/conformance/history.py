@@ -15,6 +15,7 @@ SPAN = 5
 LIMITS_S = 3.0
 LIMITS_CALLS = 60
 SLOW_S = 0.25
+REFUSED = ("rest_refused", "pacing_refused")
 MINUTES = 12
 """So many frames are different: there is not more history than that."""
 _EMPTY = ("NoData", "DataUnavailable")
@@ -83,45 +84,45 @@ async def check_limits(stage: Stage) -> Passed:
 
     Here the venue keeps its own limits, and the provider its own patience.
     """
-    _need_history(stage)
-    symbol = stage.symbols[0]
-    first = await _ask(stage, symbol, 60)
+    first = await _ask(stage, stage.symbols[0], 60)
     erlangs, rate = _limits(first["limits"])
-    refused = stage.counter("rest_refused", "pacing_refused")
-    before = stage.calls()
-    problems: list[str] = []
+    pace = f"erlangs {erlangs}, rate {rate:g}"
+    refused, before = stage.counter(*REFUSED) or 0, stage.calls()
     slow = getattr(stage.venue.faults, "slow_rest", None)
     if slow is not None:
         slow(SLOW_S)  # or calls would hardly be under way at once
+    frames = min(LIMITS_CALLS, max(int(rate * LIMITS_S), 2))
+    problems = await _ask_paced(stage, frames, erlangs, rate)
+    if problems:
+        raise Failed(f"at {pace}: {problems[0]}")
+    more = (stage.counter(*REFUSED) or 0) - refused
+    if more:
+        raise Failed(f"at {pace} the venue refused {more}")
+    _check_concurrency(stage, erlangs)
+    seen = stage.calls() - before
+    return Passed(f"{frames} frames at {pace}; none of {seen} calls refused")
+
+
+async def _ask_paced(stage: Stage, frames: int, erlangs: int, rate: float) -> list[str]:
+    """Ask for frames, so many at once and so many a second; what was raised."""
+    problems: list[str] = []
     slots = trio.CapacityLimiter(erlangs)
 
-    async def call(number: int) -> None:
-        end_s = int(time.time()) // 60 * 60 - number % MINUTES * 60
+    async def call(end_s: int) -> None:
         async with slots:
             try:
                 await stage.subject.ask(
-                    "history", symbol=symbol, period=60, end_s=end_s
+                    "history", symbol=stage.symbols[0], period=60, end_s=end_s
                 )
             except Told as error:
                 problems.append(str(error))
 
-    calls = min(LIMITS_CALLS, max(int(rate * LIMITS_S), 2))
     async with trio.open_nursery() as nursery:
-        for number in range(calls):
-            nursery.start_soon(call, number)
+        for number in range(frames):
+            now_s = int(time.time()) // 60 * 60
+            nursery.start_soon(call, now_s - number % MINUTES * 60)
             await trio.sleep(1.0 / rate)
-    if problems:
-        raise Failed(f"at erlangs {erlangs}, rate {rate:g}: {problems[0]}")
-    more = (stage.counter("rest_refused", "pacing_refused") or 0) - (refused or 0)
-    if more:
-        raise Failed(f"at erlangs {erlangs}, rate {rate:g} the venue refused {more}")
-    _check_concurrency(stage, erlangs)
-    seen = stage.calls() - before
-    return Passed(
-        f"{calls} frames at erlangs {erlangs}, rate {rate:g}; none of {seen} calls "
-        "refused",
-        {"calls": seen},
-    )
+    return problems
 
 
 def _check_concurrency(stage: Stage, erlangs: int) -> None:
