@@ -21,7 +21,7 @@ from tests.broken_calls import CALLS, CONTRACT, HISTORY
 from tests.broken_feeds import ENDS, FEED, FRAMES, LOSSES
 from tests.broken_providers import Broken, make_provider
 
-AT_ONCE = 6
+AT_ONCE = 8
 BROKEN = (*CONTRACT, *HISTORY, *CALLS, *FEED, *LOSSES, *FRAMES, *ENDS)
 IMPATIENT = Patience(live_s=6.0, notice_s=5.0, repair_s=4.0, settle_s=3.0)
 """What a provider never does is waited for no longer than that."""
