@@ -27,6 +27,7 @@ FLOORS = {
         *("adapter", "simulation"),
     ),
     4: ("feed", "feeder", "history", "quotes", "source", "stream"),
+    5: ("conformance",),
     6: ("__main__", "cli"),
 }
 FLOOR_OF = {name: floor for floor, names in FLOORS.items() for name in names}

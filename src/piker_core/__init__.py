@@ -15,6 +15,7 @@ The floors, lower ones know nothing of higher ones:
     feed         4  open_feed and its streams (quotes); source writes a provider's rings
                     or follows who does; feeder runs its calls (stream) into an engine,
                     for as long as anyone wants their markets; history back-fills it
+    conformance  5  is a provider what the contract says: the kit behind `check`
     cli          6  the command line
 
 `errors`, `dtypes`, `messages`, `channel` and `waiting` are the words and the trio ends
