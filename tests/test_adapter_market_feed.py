@@ -151,6 +151,20 @@ async def test_a_trade_fetched_stands_between_its_neighbours_though_lists_round(
             assert (row["count"], row["open"], row["close"]) == (4, 101.0, 104.0)
 
 
+async def test_a_jump_whose_later_trade_has_an_earlier_time_is_a_gap_too(
+    namespace: str,
+) -> None:
+    with open_host(namespace) as host:
+        listing = Listing(*(tick(n, NOW_NS + (9 - n) * NS) for n in (4, 3, 2)))
+        market = add(host, listing)
+        await begin(host, market, tick(2, NOW_NS + 7 * NS))
+        await market.take(quote(tick(4, NOW_NS + 5 * NS)))
+        market.notice_jumps(time.monotonic() + 1)
+        assert gaps(host) == [("trades missing in stream", False)]
+        await repair(host, market)
+        assert gaps(host) == [("trades missing in stream", True)]
+
+
 async def test_a_listed_time_that_is_far_off_is_kept(namespace: str) -> None:
     with open_host(namespace) as host:
         listing = Listing(tick(2, NOW_NS + 9 * NS))

@@ -70,6 +70,24 @@ async def test_only_the_topic_of_trades_decides(feed: AcmeFeed) -> None:
     assert feed.markets["a"].handle.status == "live"
 
 
+async def test_quotes_may_come_by_a_feed_of_their_own(feed: AcmeFeed) -> None:
+    quotes = AcmeFeed("ws://elsewhere", feed.engine.send_channel())
+    market = feed.markets["a"]
+    quotes.add("a", market, others=["quotes:a"])
+    link, request = ask(quotes)
+    await quotes.take(link, b'{"ok":%d}' % request["n"])
+    assert quotes.live.is_set() and market.handle.status == "starting"
+    assert list(quotes.watched()) == [] and market in list(feed.watched())
+    link, request = ask(feed)
+    await feed.take(link, b'{"ok":%d}' % request["n"])
+    quotes.stale(["quotes:a"])
+    quotes.lost(["quotes:a"], "cut", 5)
+    quotes.remove("a")
+    assert market.handle.status == "live"
+    feed.remove("a")
+    assert market.handle.status == "stopped"
+
+
 async def test_answers_to_nothing_change_nothing(feed: AcmeFeed) -> None:
     link, request = ask(feed)
     for raw in (b'{"ok":99}', b'{"ok":"trade:z"}', b'{"no":99}', b'{"no":"z"}'):

@@ -219,14 +219,12 @@ class MarketFeed:
         if self.trading:
             self._say("live", since_ns=since_ns)
         else:
-            self._say("closed", "the venue does not trade", since_ns=since_ns)
+            self._say("closed", "the venue does not trade")
 
     def _say(
         self, status: str, reason: str = "", *, since_ns: int | None = None
     ) -> None:
         """The one place where a market's status is set."""
-        if status != "live":
-            since_ns = None
         self.handle.set_status(status, since_ns=since_ns)
         if reason and reason != self.reason:
             self._host.log.info("%s: %s: %s", self.symbol, status, reason)

@@ -45,7 +45,7 @@ class VenueFeed:
         self.live = self.stream.live
         self.markets: dict[str, MarketFeed] = {}
         self._of: dict[Topic, MarketFeed] = {}
-        self._trades: set[Topic] = set()
+        self._trades: dict[Topic, MarketFeed] = {}
         self._send_chan = send_chan
 
     def statistics(self) -> StreamStatistics:
@@ -59,30 +59,33 @@ class VenueFeed:
         venue_symbol: str,
         market: MarketFeed,
         *,
-        trades: Topic,
+        trades: Topic | None = None,
         others: Sequence[Topic] = (),
     ) -> None:
         """Take a market into the stream, before or while it runs.
 
         `trades` is the topic that decides whether the market is live; all its topics
-        share a connection.
+        share a connection. Without, its trades come by another feed, which looks after
+        it, and this one has only the other topics.
         """
         self.markets[venue_symbol] = market
-        market.trading = self.trading
-        self._trades.add(trades)
-        topics = (trades, *others)
+        topics = list(others)
+        if trades is not None:
+            market.trading = self.trading
+            self._trades[trades] = market
+            topics.insert(0, trades)
         self._of.update(dict.fromkeys(topics, market))
         self.stream.add(topics)
 
     def remove(self, venue_symbol: str) -> None:
-        """Take a market out of the stream; it is stopped."""
+        """Take a market out of the stream; it is stopped if its trades come here."""
         market = self.markets.pop(venue_symbol)
         topics = [topic for topic, owner in self._of.items() if owner is market]
         self.stream.remove(topics)
         for topic in topics:
             del self._of[topic]
-            self._trades.discard(topic)
-        market.stop("unsubscribed", "it is not subscribed to any more")
+        if any(self._trades.pop(topic, None) for topic in topics):
+            market.stop("unsubscribed", "it is not subscribed to any more")
 
     def set_trading(self, trading: bool) -> None:
         """Whether the venue trades at all now."""
@@ -110,13 +113,13 @@ class VenueFeed:
         return True
 
     def watched(self) -> Iterable[MarketFeed]:
-        """All markets."""
-        return self.markets.values()
+        """The markets whose trades come here."""
+        return self._trades.values()
 
     def abandon(self, market: MarketFeed, reason: str) -> None:
         """End the connection that does not tell of a market what it should."""
-        for topic in self._trades:
-            if self._of[topic] is market:
+        for topic, owner in self._trades.items():
+            if owner is market:
                 self.stream.abandon(topic, reason)
 
     def look(self) -> None:
@@ -143,12 +146,13 @@ class VenueFeed:
 
     def subscribed(self, topic: Topic) -> None:
         """A topic is served from now on."""
-        if topic in self._trades:
-            market = self._of[topic]
-            try:
-                market.up(time.time_ns())
-            except Exception as error:  # noqa: BLE001 - logged by the market
-                market.fail("its start failed", error)
+        market = self._trades.get(topic)
+        if market is None:
+            return
+        try:
+            market.up(time.time_ns())
+        except Exception as error:  # noqa: BLE001 - logged by the market
+            market.fail("its start failed", error)
 
     def refused(self, topic: Topic, reason: str) -> None:
         """The venue does not serve a topic."""
@@ -172,7 +176,7 @@ class VenueFeed:
             market.stale()
 
     def _markets_of(self, topics: Sequence[Topic]) -> list[MarketFeed]:
-        return [self._of[topic] for topic in topics if topic in self._trades]
+        return [self._trades[topic] for topic in topics if topic in self._trades]
 
 
 async def run_feed(
