@@ -30,7 +30,7 @@ from .api import Client, get_client
 from .client import Side
 from .markets import TRADING, Symbol, describe_market
 from .pages import AggregatePages, TradePages
-from .streams import BestFeed, BinanceFeed
+from .streams import BinanceFeed
 from .wire import (
     AGGREGATE,
     BEST,
@@ -45,7 +45,7 @@ class SideFeed:
     """The markets of one side and their streams; `best` if best quotes go apart."""
 
     def __init__(
-        self, side: Side, feed: BinanceFeed, best: BestFeed | None = None
+        self, side: Side, feed: BinanceFeed, best: BinanceFeed | None = None
     ) -> None:
         self.side, self.feed = side, feed
         self.symbols: dict[str, Symbol] = {}
@@ -76,7 +76,7 @@ class SideFeed:
             self.feed.add(venue_symbol, market, trades=trades, others=[best])
         else:
             self.feed.add(venue_symbol, market, trades=trades)
-            self._best.add_best(venue_symbol, market)
+            self._best.add(venue_symbol, market, others=[best])
         market.trading = symbol.trading
 
     async def first_quotes(self) -> dict[str, Quote]:
@@ -162,7 +162,7 @@ def _make_sides(client: Client, send_chan: Any) -> tuple[SideFeed, SideFeed]:
     key, path = "usdm_ws_url", _path(config.usdm_market_route)
     aggregates = BinanceFeed(usdm, send_chan, key=key, path=path, kind=AGGREGATE)
     path = _path(config.usdm_public_route)
-    best = BestFeed(usdm, send_chan, key=key, path=path, kind=BEST)
+    best = BinanceFeed(usdm, send_chan, key=key, path=path, kind=BEST)
     return SideFeed(client.spot, spot), SideFeed(client.usdm, aggregates, best)
 
 
