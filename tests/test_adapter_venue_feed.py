@@ -1,6 +1,7 @@
 """What a provider's feed is made of, without sockets: requests out, messages in."""
 
 import errno
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -86,6 +87,38 @@ async def test_quotes_may_come_by_a_feed_of_their_own(feed: AcmeFeed) -> None:
     assert market.handle.status == "live"
     feed.remove("a")
     assert market.handle.status == "stopped"
+
+
+@pytest.mark.parametrize("by_topic", [False, True])
+async def test_what_a_dead_connection_lost_is_told_before_another_takes_over(
+    by_topic: bool, feed: AcmeFeed
+) -> None:
+    old, request = ask(feed)
+    await feed.take(old, b'{"ok":%d}' % request["n"])
+    old.heard_ns = time.time_ns() - 10**9
+    new, request = ask(feed)
+    feed.stale(["trade:a", "trade:b"])
+    old.abandon("no frame for 2 s")  # its socket is not closed yet
+    for answer in request["topics"] if by_topic else [request["n"]]:
+        await feed.take(new, msgspec.json.encode({"ok": answer}))
+    for market in feed.markets.values():
+        assert market.handle.status == "live"
+        assert [gap.start_ns for gap in market.gaps] == [old.heard_ns]
+
+
+async def test_what_was_lost_first_is_told_first(feed: AcmeFeed) -> None:
+    old, request = ask(feed)
+    await feed.take(old, b'{"ok":%d}' % request["n"])
+    old.heard_ns = time.time_ns() - 10**9
+    new, _ = ask(feed)
+    new.heard_ns = time.time_ns()
+    for link in (new, old):
+        link.abandon("no frame for 2 s")
+    feed.stream.tell_losses(feed.stream.lanes[0])
+    third, request = ask(feed)
+    await feed.take(third, b'{"ok":%d}' % request["n"])
+    for market in feed.markets.values():
+        assert [gap.start_ns for gap in market.gaps] == [old.heard_ns]
 
 
 async def test_answers_to_nothing_change_nothing(feed: AcmeFeed) -> None:

@@ -15,6 +15,9 @@ from piker_core.adapter.subscriptions import SubscriptionBook, Topic, TopicReque
 class Answered(Protocol):
     """The stream, as its connections know it."""
 
+    def tell_losses(self, lane: "Lane") -> None:
+        """Before another connection serves topics: what dead ones carried is lost."""
+
     def acked(self, lane: "Lane", link: "Link", topics: Sequence[Topic]) -> None:
         """The venue serves topics on a connection."""
 
@@ -37,6 +40,7 @@ class Link:
         self.renew = trio.Event()
         self.scope = trio.CancelScope()
         self.reason = ""
+        self.ended = self.loss_told = False
         self._stream, self._lane = stream, lane
         self._seen_frames = self._probed_frames = -1
         self._seen_s = 0.0
@@ -46,6 +50,7 @@ class Link:
 
     def ack(self, topic: Topic) -> bool:
         """The venue serves a topic. False if that was not asked."""
+        self._stream.tell_losses(self._lane)
         if not self.book.ack(topic):
             return False
         self._stream.acked(self._lane, self, [topic])
@@ -54,6 +59,7 @@ class Link:
     def ack_request(self, number: int) -> bool:
         """The venue did what a request says. False if there was none of this number."""
         known = self.book.knows(number)
+        self._stream.tell_losses(self._lane)
         self._stream.acked(self._lane, self, self.book.ack_request(number))
         return known
 
@@ -70,6 +76,11 @@ class Link:
         topics = self.book.refuse_request(number, reason)
         self._stream.refused(self._lane, self, topics, reason)
         return known
+
+    @property
+    def dead(self) -> bool:
+        """Whether it has ended or was abandoned, closed or not."""
+        return self.ended or self.scope.cancel_called
 
     def abandon(self, reason: str) -> None:
         """End the connection: it is dead, whatever its socket says."""
@@ -124,18 +135,21 @@ class Lane:
 
     def carries(self, topic: Topic, but: Link) -> bool:
         """Whether another of its connections serves a topic."""
-        return any(
-            link is not but and link.book.state(topic) == "acked" for link in self.links
-        )
+        return any(link.book.state(topic) == "acked" for link in self.others(but))
+
+    def others(self, but: Link) -> list[Link]:
+        """The connections that are not dead, but one."""
+        return [link for link in self.links if link is not but and not link.dead]
 
     def loses(self, gone: Link) -> list[Topic]:
         """What is not carried any more when a connection is gone.
 
         While another one is opening, that is only what the lost one carried.
         """
+        alone = not self.others(gone)
         return [
             topic
             for topic in self.topics
-            if (not self.links or gone.book.state(topic) == "acked")
+            if (alone or gone.book.state(topic) == "acked")
             and not self.carries(topic, gone)
         ]

@@ -183,6 +183,19 @@ class Stream:
 
     # Answers, from the links
 
+    def tell_losses(self, lane: Lane) -> None:
+        """Before another connection serves topics: what dead ones carried is lost.
+
+        The oldest is first: it was heard first, or alone.
+        """
+        for link in lane.links:
+            if not link.dead or link.loss_told:
+                continue
+            link.loss_told = True
+            if lost := lane.loses(link):
+                heard_ns = link.heard_ns or time.time_ns()
+                self._venue.lost(lost, link.reason[:39], heard_ns)
+
     def acked(self, lane: Lane, link: Link, topics: Sequence[Topic]) -> None:
         """The venue serves topics on a connection."""
         for topic in topics:
@@ -217,7 +230,7 @@ class Stream:
         now_s, liveness_s = time.monotonic(), self._limits.liveness_s
         for link in self._links():
             silence_s = link.silence_s(now_s)
-            if link.scope.cancel_called:
+            if link.dead:
                 continue
             if silence_s > liveness_s:
                 self._go_stale(link)
@@ -294,16 +307,15 @@ class Stream:
         try:
             with link.scope:
                 link.reason = await self._connect(lane, link, nursery, before)
+            self._log.info("connection ended: %s", link.reason)
+            link.ended = True
+            self.tell_losses(lane)
         finally:
             lane.links.remove(link)
             self.counts["frames"] += link.frames
             link.over.set()
-        self._log.info("connection ended: %s", link.reason)
         if link.ready_s and time.monotonic() - link.ready_s > _PROVEN_S:
             lane.proven = True
-        if lost := lane.loses(link):
-            heard_ns = link.heard_ns or time.time_ns()
-            self._venue.lost(lost, link.reason[:39], heard_ns)
         if not lane.links:
             lane.idle.set()
 
