@@ -146,6 +146,21 @@ async def test_a_stream_that_is_silent_though_it_trades_is_begun_again(
             assert flume.rt.gaps()["cause"][0].startswith(b"no trades of btcusdt")
 
 
+async def test_a_stream_that_never_said_anything_is_begun_again(
+    point: Point, namespace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PIKER_BINANCE__AUDIT_S", "0.5")
+    monkeypatch.setenv("PIKER_BINANCE__AUDIT_GRACE_S", "0.3")
+    async with point() as venue:
+        venue.faults.drop(1.0)
+        async with pk.open_feed([THIN, DATED]) as feed:
+            for flume in feed.flumes.values():
+                await wait_until(lambda f=flume: len(f.rt.gaps()))
+            venue.faults.drop(0.0)
+            await wait_repaired(feed)
+            await check_exact(venue, feed)
+
+
 async def test_repeated_disordered_and_dropped_frames_change_no_bar(
     point: Point, namespace: str
 ) -> None:
