@@ -103,7 +103,10 @@ async def check_exact(venue: Venue, feed: pk.Feed) -> None:
     """Every row of every ring is the venue's, and there are some."""
     for flume in feed.flumes.values():
         assert len(closed_rows(flume.rt)) and len(closed_rows(flume.hist))
-    assert await find_differences(venue, feed) == []
+    found = await find_differences(venue, feed)
+    if found:
+        gaps = [flume.rt.gaps().tolist() for flume in feed.flumes.values()]
+        raise AssertionError("\n".join([*found[:5], *map(str, gaps)]))
 
 
 def open_gaps(bars: pk.BarReader) -> int:
