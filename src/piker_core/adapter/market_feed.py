@@ -225,7 +225,7 @@ class MarketFeed:
         self, status: str, reason: str = "", *, since_ns: int | None = None
     ) -> None:
         """The one place where a market's status is set."""
-        self.handle.set_status(status, since_ns=since_ns)
+        self.handle.set_status(status, since_ns=since_ns, reason=reason)
         if reason and reason != self.reason:
             self._host.log.info("%s: %s: %s", self.symbol, status, reason)
         self.reason = reason

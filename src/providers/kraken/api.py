@@ -21,8 +21,10 @@ from piker_core.adapter.rest import (
     checked_url,
     open_rest,
 )
-from piker_core.adapter.shared import Table, share
+from piker_core.adapter.shared import share
 from piker_core.config import Secret, load_section
+from piker_core.symbol_cache import SymbolCache, is_loopback
+from piker_core.symbol_table import SymbolTable
 from piker_core.symbols import MktPair
 
 from .answers import (
@@ -85,7 +87,9 @@ class Client:
     the venue asks for patience, else ProviderError.
     """
 
-    def __init__(self, config: Config, rest: Rest, table: Table[PairTable]) -> None:
+    def __init__(
+        self, config: Config, rest: Rest, table: SymbolCache[PairTable]
+    ) -> None:
         self.config = config
         self._rest = rest
         self._table = table
@@ -110,8 +114,9 @@ class Client:
         """
         return await self._table.get(self._fetch_table, refresh=refresh)
 
-    async def _fetch_table(self) -> PairTable:
-        return decode_pairs(await self._get("AssetPairs", {}, subject="all pairs"))
+    async def _fetch_table(self) -> SymbolTable:
+        reply = await self._get("AssetPairs", {}, subject="all pairs")
+        return (await trio.to_thread.run_sync(decode_pairs, reply)).symbols
 
     async def _get(
         self, method: str, params: dict[str, str | int], *, subject: str
@@ -186,11 +191,16 @@ async def get_client(
     url = config.rest_url.rstrip("/").removesuffix("/0")
     url = checked_url(url, SITE, example="https://api.kraken.com")
     key = (PROVIDER, "pairs", url, config.rest_rate, config.rest_burst)
-    table = share(key, lambda: Table[PairTable]("pairs", ttl_s=config.pairs_ttl_s))
+    table = share(key, lambda: _open_table(url, config.pairs_ttl_s))
     async with open_rest(
         SITE, config, url=url, judge=judge, transport=transport
     ) as rest:
         yield Client(config, rest, table)
+
+
+def _open_table(url: str, ttl_s: float) -> SymbolCache[PairTable]:
+    on_disk = not is_loopback(url)
+    return SymbolCache(PROVIDER, url, build=PairTable.of, ttl_s=ttl_s, on_disk=on_disk)
 
 
 async def get_mkt_info(
