@@ -28,7 +28,7 @@ from piker_core.tasks import open_nursery
 
 from .api import Client, get_client
 from .client import Side
-from .markets import TRADING, Symbol, describe_market
+from .markets import TRADING, Symbol
 from .pages import AggregatePages, TradePages
 from .streams import BinanceFeed
 from .wire import (
@@ -146,10 +146,10 @@ async def stream_quotes(
         inits = []
         for name in symbols:
             symbol = await _trading_symbol(client, name, shm[name])
-            side = spot if client.side(symbol.name) is client.spot else usdm
+            side = spot if client.side(symbol.fqme) is client.spot else usdm
             side.add(name, symbol, shm[name])
             details = {"symbol": symbol, "statistics": side.feed.statistics}
-            inits.append(FeedInit(name, describe_market(symbol), details))
+            inits.append(FeedInit(name, symbol.market, details))
         async with open_nursery() as nursery:
             await _start([spot, usdm], nursery, inits, feed_is_live, task_status)
 
