@@ -114,18 +114,18 @@ def open_gaps(bars: pk.BarReader) -> int:
 
 
 async def settle(feed: pk.Feed) -> None:
-    """All are live and a few rows older, with some that can be compared."""
+    """All are live and a row older, with some that can be compared."""
     for flume in feed.flumes.values():
         await wait_until(lambda flume=flume: flume.status == "live")
     heads = {fqme: flume.rt.head for fqme, flume in feed.flumes.items()}
     for fqme, flume in feed.flumes.items():
-        await wait_until(lambda rt=flume.rt, head=heads[fqme]: rt.head > head + 1)
+        await wait_until(lambda rt=flume.rt, head=heads[fqme]: rt.head > head)
         await wait_until(lambda rt=flume.rt: len(closed_rows(rt)))
         await wait_until(lambda hist=flume.hist: len(closed_rows(hist)))
 
 
 async def wait_repaired(feed: pk.Feed) -> None:
-    """All are live, with gaps on record that are repaired, and a few rows older."""
+    """All are live, with gaps on record that are repaired, and a row older."""
     for flume in feed.flumes.values():
         await wait_until(lambda rt=flume.rt: len(rt.gaps()))
         await wait_until(lambda flume=flume: flume.status == "live")

@@ -60,7 +60,7 @@ async def test_bars_of_a_calm_venue_are_its_own_from_the_first_row(
 async def test_every_trade_and_quote_reaches_the_subscriber_once(
     point: Point, namespace: str, fqme: str
 ) -> None:
-    async with point() as venue, pk.open_feed([fqme]) as feed:
+    async with point(live_rate=400.0) as venue, pk.open_feed([fqme]) as feed:
         ids: list[int] = []
         trades = 0
         kinds: set[str] = set()
@@ -116,8 +116,10 @@ async def test_a_cut_connection_costs_no_trade_and_leaves_a_repaired_gap(
 
 
 async def test_a_half_open_connection_is_found_by_its_silence(
-    point: Point, namespace: str
+    point: Point, namespace: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("PIKER_BINANCE__LIVENESS_S", "1")
+    monkeypatch.setenv("PIKER_BINANCE__ACK_TIMEOUT_S", "1")
     async with point() as venue, pk.open_feed(BOTH) as feed:
         await settle(feed)
         venue.faults.half_open()
@@ -162,9 +164,11 @@ async def test_a_stream_that_never_said_anything_is_begun_again(
 
 
 async def test_repeated_disordered_and_dropped_frames_change_no_bar(
-    point: Point, namespace: str
+    point: Point, namespace: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with point(live_rate=300.0) as venue, pk.open_feed(BOTH) as feed:
+    monkeypatch.setenv("PIKER_BINANCE__DISORDER_S", "0.3")
+    busy = {"live_rate": 300.0, "pairs": ["btcusdt", "btcusdt.usdtm.perp"]}
+    async with point(**busy) as venue, pk.open_feed(BOTH) as feed:
         await settle(feed)
         venue.faults.duplicate(0.2)
         venue.faults.disorder(0.2)
@@ -174,7 +178,7 @@ async def test_repeated_disordered_and_dropped_frames_change_no_bar(
         for fault in (venue.faults.duplicate, venue.faults.disorder, venue.faults.drop):
             fault(0.0)
         head = feed.flumes[SPOT].rt.head
-        await wait_until(lambda: feed.flumes[SPOT].rt.head > head + 3)  # a last loss
+        await wait_until(lambda: feed.flumes[SPOT].rt.head > head + 1)  # a last loss
         await wait_repaired(feed)
         await check_exact(venue, feed)
         for fqme in BOTH:
@@ -203,8 +207,9 @@ async def test_broken_frames_are_counted_and_logged_once(
 
 
 async def test_an_announced_end_costs_nothing_and_leaves_no_gap(
-    point: Point, namespace: str
+    point: Point, namespace: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("PIKER_BINANCE__OVERLAP_S", "0.3")
     async with point() as venue, pk.open_feed(BOTH) as feed:
         await settle(feed)
         venue.faults.shutdown(4.0)
@@ -219,9 +224,9 @@ async def test_an_announced_end_costs_nothing_and_leaves_no_gap(
 async def test_connections_are_replaced_before_the_venue_ends_them(
     point: Point, namespace: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("PIKER_BINANCE__ROTATE_S", "1.5")
-    monkeypatch.setenv("PIKER_BINANCE__OVERLAP_S", "0.5")
-    short = Limits(life_s=3.0)
+    monkeypatch.setenv("PIKER_BINANCE__ROTATE_S", "1")
+    monkeypatch.setenv("PIKER_BINANCE__OVERLAP_S", "0.3")
+    short = Limits(life_s=4.0)
     async with point(limits=short, usdm_limits=short) as venue:
         async with pk.open_feed(BOTH) as feed:
             for fqme in BOTH:
@@ -248,8 +253,9 @@ async def test_markets_are_spread_over_connections(
 
 
 async def test_unanswered_subscriptions_are_tried_again(
-    point: Point, namespace: str
+    point: Point, namespace: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("PIKER_BINANCE__ACK_TIMEOUT_S", "1")
     async with point() as venue, pk.open_feed(BOTH) as feed:
         await settle(feed)
         venue.faults.silent_acks()
@@ -267,7 +273,7 @@ async def test_a_second_session_goes_on_in_the_rings_of_the_first(
     async with point() as venue:
         async with pk.open_feed(BOTH) as feed:
             await settle(feed)
-        await trio.sleep(1.5)
+        await trio.sleep(1.1)
         async with pk.open_feed(BOTH) as feed:
             await wait_repaired(feed)
             for flume in feed.flumes.values():

@@ -68,14 +68,14 @@ async def test_nobody_calls_before_a_ban_ends(point: Point, namespace: str) -> N
     async with point() as venue, pk.open_feed(BOTH) as feed:
         await settle_filled(feed)
         began_s = trio.current_time()
-        venue.faults.ban(4.0)
+        venue.faults.ban(2.0)
         before = calls(venue)
         venue.faults.cut()
         for flume in feed.flumes.values():
             await wait_until(lambda rt=flume.rt: len(rt.gaps()))
         await wait_until(lambda: calls(venue) == before + 2)  # one of each side
         await wait_until(lambda: calls(venue) > before + 2)
-        assert trio.current_time() - began_s >= 4.0
+        assert trio.current_time() - began_s >= 2.0
         await wait_repaired(feed)
         assert venue.statistics().rest_bans == 2  # the fault's own
         await check_exact(venue, feed)
@@ -106,11 +106,11 @@ async def test_pings_are_answered_and_requests_are_paced(
     point: Point, namespace: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PIKER_BINANCE__WS_BATCH", "1")
-    strict = Limits(ping_s=1.0, pong_s=1.5)
-    names = [SPOT, THIN, "ethusdt.binance", "dogeusdt.binance"]
+    strict = Limits(ping_s=0.5, pong_s=1.0)
+    names = [SPOT, THIN, "ethusdt.binance"]
     async with point(limits=strict) as venue, pk.open_feed(names) as feed:
         await settle(feed)
-        await trio.sleep(3.0)  # the pong of any ping would be late by now
+        await trio.sleep(1.6)  # the pong of any ping would be late by now
         statistics = venue.statistics()
         assert statistics.connections_ever == statistics.connections == 1
         assert statistics.subscriptions == 2 * len(names)
@@ -141,11 +141,11 @@ async def test_a_halt_of_the_venue_closes_its_markets(
     monkeypatch.setenv("PIKER_BINANCE__STATUS_S", "0.5")
     async with point() as venue, pk.open_feed(BOTH) as feed:
         await settle(feed)
-        venue.faults.maintenance(4.0)
+        venue.faults.maintenance(2.4)
         for flume in feed.flumes.values():
             await wait_until(lambda f=flume: f.status == "closed")
         heads = [flume.rt.head for flume in feed.flumes.values()]
-        await trio.sleep(1.5)
+        await trio.sleep(1.1)
         assert heads == [flume.rt.head for flume in feed.flumes.values()]
         await settle(feed)
         assert not any(len(flume.rt.gaps()) for flume in feed.flumes.values())
@@ -182,7 +182,7 @@ async def test_an_unknown_symbol_is_one_sentence_with_what_comes_near(
             ("btcusdx.binance", r"btcusdt\.binance"),
             ("btcusdt.usdtm.parp.binance", r"btcusdt\.usdtm\.perp\.binance"),
         ):
-            text = rf"Binance.* has no market '{name[:-8]}.*near it: .*{near}"
+            text = rf"binance has no market '{name[:-8]}.*near it: .*{near}"
             with pytest.raises(pk.NotFound, match=text):
                 async with pk.open_feed([name]):
                     raise AssertionError("it opened")
