@@ -65,9 +65,9 @@ class Series(NamedTuple):
         """Time, open, high, low, close, volume, wap and count as fields."""
         if self.what in TRADED and not self.found.contract.sized:
             bar = bar._replace(volume=0, wap=0, trades=0)
-        shown = bar_fields(
-            self.found.contract, bar, version=self.version, lot=self.tape.lot
-        )
+        contract = self.found.contract
+        lot = self.tape.lot_of(contract, self.version)
+        shown = bar_fields(contract, bar, version=self.version, lot=lot)
         return (self.time_field(bar), *shown)
 
 

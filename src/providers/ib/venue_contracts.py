@@ -60,9 +60,10 @@ def list_contracts(today: date) -> tuple[VenueContract, ...]:
     """The catalogue of a day: two expiries of each future, and options on AAPL."""
     return (
         *_stocks(),
-        *_futures("ES", "E-mini S&P 500", today, 605_000, 620_000_000, (0.15, 0.01)),
+        *_futures("ES", "E-mini S&P 500", today, 605_000, (620_000_000, 11004968),
+                  (0.15, 0.01)),
         *_futures("MNQ", "Micro E-Mini Nasdaq-100 Index", today, 2_150_000,
-                  640_000_000, (0.1, 0.01)),
+                  (640_000_000, 362687422), (0.1, 0.01)),
         *_options(today),
         *_others(),
     )  # fmt: skip
@@ -141,7 +142,7 @@ def _futures(
     name: str,
     today: date,
     units: int,
-    first_con_id: int,
+    con_ids: tuple[int, int],
     shares: tuple[float, float],
 ) -> tuple[VenueContract, ...]:
     made = []
@@ -150,11 +151,11 @@ def _futures(
         symbol = f"{ticker}{_MONTH_CODES[expiry.month - 1]}{expiry.year % 10}"
         contract = VenueContract(
             symbol=symbol, ticker=ticker, local_symbol=symbol,
-            con_id=first_con_id + expiry.year * 1000 + expiry.month * 10,
+            con_id=con_ids[0] + expiry.year * 1000 + expiry.month * 10,
             sec_type="FUT", currency="USD", exchange="CME",
             exchanges=("CME", "QBALGO"), hours=CME, long_name=name,
             trading_class=ticker, multiplier=multiplier, expiry=expiry,
-            under_con_id=first_con_id + 1, price_decimals=2, tick_units=25,
+            under_con_id=con_ids[1], price_decimals=2, tick_units=25,
             start_units=units, typical_size=2.0, size_min="1", live_share=share,
             history_share=share, first_id=1,
         )  # fmt: skip

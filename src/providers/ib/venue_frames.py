@@ -141,11 +141,11 @@ def wap_text(contract: VenueContract, units: int | Fraction) -> str:
     return f"{Decimal(scaled).scaleb(-decimals):f}"
 
 
-def size_text(contract: VenueContract, units: int, version: int, lot: int = 1) -> str:
-    """A size in units of 1e-8, in whole lots for stocks, as a version has it."""
+def size_text(units: int, version: int, lot: int = 1) -> str:
+    """A size in units of 1e-8, in whole lots, as a version has it."""
     if units < 0:
         return str(units)
-    if contract.sec_type == "STK" and lot > 1:
+    if lot > 1:
         return str(units // (lot * 10**SIZE_DECIMALS))
     if version < FRACTIONAL_SIZES or not units % 10**SIZE_DECIMALS:
         return str(units // 10**SIZE_DECIMALS)
@@ -179,8 +179,11 @@ def details_frame(request_id: int, found: Found, *, version: int, lot: int) -> b
     if expiry and version >= ZONED_TIMES:
         last_trade = f"{expiry} 08:30 {hours.zone}"
     old = version < SIZE_RULES
-    lots = (lot if row.sec_type == "STK" else 1,) if old else ()
-    steps = 0 if version < FRACTIONAL_SIZES else 1 if old else 3
+    lots = (lot,) if old else ()
+    suggested = "100" if row.sec_type == "STK" else row.size_step
+    sizes = [row.size_step, row.size_step, suggested]
+    if old:
+        sizes = [suggested] if version >= FRACTIONAL_SIZES else []
     ids = (1, "ISIN", row.isin) if row.isin else (0,)
     under = row.ticker if row.under_con_id else ""
     under_type = ("STK" if row.sec_type == "OPT" else "IND") if under else ""
@@ -188,14 +191,14 @@ def details_frame(request_id: int, found: Found, *, version: int, lot: int) -> b
     rules = ",".join([str(rule_id(row))] * len(row.exchanges))
     return frame(
         10, *((8,) if old else ()), request_id, row.ticker, found.sec_type, last_trade,
-        row.strike, row.right, exchange_name(found.exchange), row.currency,
+        f"{row.strike:g}", row.right, exchange_name(found.exchange), row.currency,
         row.local_symbol, row.trading_class, row.trading_class, row.con_id, row.tick,
         *lots, row.multiplier, _ORDER_TYPES, exchanges, 1, row.under_con_id,
         ascii_text(row.long_name), row.exchange if row.sec_type == "STK" else "",
         f"{row.expiry:%Y%m}" if row.expiry else "", "", "", "", hours.zone,
-        hours.text(now_s), hours.text(now_s, rth=True), "", 0, *ids, 1, under,
+        hours.text(now_s), hours.text(now_s, rth=True), "", "", *ids, 1, under,
         under_type, rules, expiry, _COMMON.get(row.sec_type, ""),
-        *[row.size_step] * steps,
+        *sizes,
     )  # fmt: skip
 
 
@@ -237,7 +240,7 @@ def bar_fields(
     prices = (bar.open, bar.high, bar.low, bar.close)
     return (
         *(price_text(contract, price) for price in prices),
-        size_text(contract, bar.volume, version, lot),
+        size_text(bar.volume, version, lot),
         wap_text(contract, bar.wap),
         bar.trades,
     )

@@ -21,13 +21,13 @@ T = TypeVar("T")
 AnyMarket = Market[VenueContract]
 COMPETING = "No market data during competing live session"
 LIVE, FROZEN, DELAYED_DATA = 1, 2, 3
-_RT_GENERIC = "233"
 _GENERIC = frozenset(
     {"100", "101", "104", "105", "106", "162", "165", "221", "225", "232", "233", "236"}
     | {"258", "292", "293", "294", "295", "318", "375", "411", "456", "460", "499"}
     | {"506", "511", "512", "513", "514", "515", "516", "517", "545", "576", "577"}
     | {"578", "585", "586", "587", "588", "595", "614", "619", "623", "mdoff"}
 )
+_BBO_EXCHANGE = "9c0001"
 _CANNOT = "Error processing request.-'bW' : cause - "
 
 
@@ -74,18 +74,16 @@ class Live:
         snapshot = fields.flag()
         self._check_generic(generic, snapshot)
         delayed = self._delayed(link, key[1], found)
-        market = found.market
         stream = Sampled(
-            link, key[1], found, self._tape,
-            rt_volume=_RT_GENERIC in generic, delayed=delayed,
-        )  # fmt: skip
-        tick = found.contract.tick
-        link.send(frame(81, key[1], tick, "9c0001", 3))
+            link, key[1], found, self._tape, generic=generic, delayed=delayed
+        )
         now_ns = self._exchange.advance()
-        link.send(frame(58, 1, key[1], self._data_type(link, market, now_ns, delayed)))
+        kind = self._data_type(link, found.market, now_ns, delayed)
+        link.send(frame(81, key[1], found.contract.tick, _BBO_EXCHANGE, 3))
+        link.send(frame(58, 1, key[1], kind))
         if not snapshot:
             self.sampled[key] = stream
-        if self._flows(market):
+        if self._flows(found.market):
             link.send(*stream.first(now_ns))
         if snapshot:
             link.send(frame(57, 1, key[1]))

@@ -70,7 +70,7 @@ class Pacing:
         """Whether a request keeps the limits; `cost` 2 is for bid and ask together."""
         limits = self._limits
         self._all.append((now_s, cost))
-        while self._all[0][0] <= now_s - limits.requests_s:
+        while len(self._all) > 1 and self._all[0][0] <= now_s - limits.requests_s:
             self._all.popleft()
         requests = sum(each for _, each in self._all)
         same = _count(self._same, contract, now_s, limits.same_s)
@@ -91,6 +91,6 @@ def _count(
     """Note a request; returns how many of its key there are in the window."""
     kept = times.setdefault(key, deque())
     kept.append(now_s)
-    while kept[0] <= now_s - window_s:
+    while len(kept) > 1 and kept[0] <= now_s - window_s:
         kept.popleft()
     return len(kept)

@@ -227,7 +227,7 @@ class Desk:
         link.send(frame(52, 1, request_id))
 
     def _details_of(self, link: Link, request_id: int, found: Found) -> bytes:
-        lot = self._tape.lot
+        lot = self._tape.lot_of(found.contract, link.version)
         return details_frame(request_id, found, version=link.version, lot=lot)
 
     def _samples(self, link: Link, fields: Fields) -> None:

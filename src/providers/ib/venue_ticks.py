@@ -7,7 +7,7 @@ Rules this file owns:
 2. `EachTick` sends every trade or quote once, in order, times in whole seconds.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any, Protocol
 
 import numpy as np
@@ -16,16 +16,17 @@ from piker_core.simulation.market import NS, Rows, Totals, merge, total
 
 from .venue_directory import Found
 from .venue_faults import Group
-from .venue_frames import frame, price_text, size_text, wap_text
+from .venue_frames import frame, price_text, wap_text
 from .venue_tape import Tape, midpoint_fields, quote_fields, trade_fields
 
 BID_SIZE, BID, ASK, ASK_SIZE, LAST, LAST_SIZE = 0, 1, 2, 3, 4, 5
 HIGH, LOW, VOLUME, CLOSE, OPEN = 6, 7, 8, 9, 14
-LAST_TIMESTAMP, RT_VOLUME, HALTED = 45, 48, 49
+LAST_TIMESTAMP, RT_VOLUME, HALTED, RT_TRADE_VOLUME = 45, 48, 49, 77
 DELAYED = {
     BID: 66, ASK: 67, LAST: 68, BID_SIZE: 69, ASK_SIZE: 70, LAST_SIZE: 71, HIGH: 72,
     LOW: 73, VOLUME: 74, CLOSE: 75, OPEN: 76, LAST_TIMESTAMP: 88,
 }  # fmt: skip
+_STRINGS = {"233": RT_VOLUME, "375": RT_TRADE_VOLUME}
 _SIZE_OF = {BID: BID_SIZE, ASK: ASK_SIZE, LAST: LAST_SIZE}
 TICK_KINDS = {"Last": 1, "AllLast": 2, "BidAsk": 3, "MidPoint": 4}
 
@@ -46,7 +47,7 @@ class Sampled:
         found: Found,
         tape: Tape,
         *,
-        rt_volume: bool = False,
+        generic: Collection[str] = (),
         delayed: bool = False,
     ) -> None:
         self.market = found.market
@@ -54,19 +55,21 @@ class Sampled:
         self._id = request_id
         self._contract = found.contract
         self._tape = tape
-        self._rt_volume = rt_volume and not delayed
+        told = () if delayed else generic
+        self._strings = [name for name in _STRINGS if name in told]
         self._delayed = delayed
         self._sent: dict[int, tuple[object, ...]] = {}
         self._day_ns = -1
         self._index = 0
         self._totals: Totals | None = None
+        self._told: Totals | None = None
         self._printed: int | None = None
 
     def first(self, now_ns: int) -> Group:
         """All that is known, for a new subscription."""
-        rt_volume, self._rt_volume = self._rt_volume, False
+        strings, self._strings = self._strings, []
         group = self.update(now_ns)
-        self._rt_volume = rt_volume  # it tells of trades to come
+        self._strings = strings  # they tell of trades to come
         return [*group, frame(45, 6, self._id, HALTED, 0)]
 
     def update(self, now_ns: int, upto: int | None = None) -> Group:
@@ -90,8 +93,8 @@ class Sampled:
             size = int(row["size"]) if contract.sized else 0
             group += self._string(LAST_TIMESTAMP, str(time_s))
             group += self._price(LAST, price, size)
-            if fresh and self._rt_volume and contract.sized:
-                group += self._string(RT_VOLUME, self._rt_text(row))
+            for generic in self._strings if fresh and contract.sized else ():
+                group += self._string(_STRINGS[generic], self._rt_text(row, generic))
         day = self._totals
         if contract.sized:
             group += self._size(VOLUME, day.volume if day else 0)
@@ -106,25 +109,28 @@ class Sampled:
         day_ns = market.day_begin_ns(now_ns)
         if day_ns != self._day_ns:
             self._day_ns, self._index = day_ns, market.index_at(day_ns)
-            self._totals, self._sent = None, {}
+            self._totals, self._told, self._sent = None, None, {}
             self._printed = self._last_printed(market.rows()[: self._index], 0)
         rows = market.rows()[self._index : upto]
         if not len(rows):
             return False
         self._totals = merge(self._totals, total(rows))
-        printed = self._last_printed(rows, self._index)
+        least = self._tape.printed_from(self._contract)
+        told = rows[rows["size"] >= least]
+        if len(told):
+            self._told = merge(self._told, total(told))
+            self._printed = self._last_printed(rows, self._index)
         self._index = upto
-        if printed is not None:
-            self._printed = printed
-        return printed is not None
+        return len(told) > 0
 
     def _last_printed(self, rows: Rows, first: int) -> int | None:
         least = self._tape.printed_from(self._contract)
         printed = np.flatnonzero(rows["size"] >= least)
         return first + int(printed[-1]) if len(printed) else None
 
-    def _rt_text(self, row: Any) -> str:
-        contract, day = self._contract, self._totals
+    def _rt_text(self, row: Any, generic: str) -> str:
+        contract = self._contract
+        day = self._totals if generic == "233" else self._told
         stamp = self.market.rows()["time_ns"]
         same = np.searchsorted(stamp, (row["time_ns"], row["time_ns"] + 1))
         parts = (
@@ -159,7 +165,7 @@ class Sampled:
         return DELAYED.get(tick, tick) if self._delayed else tick
 
     def _size_text(self, units: int) -> str:
-        return size_text(self._contract, units, self._version, self._tape.lot)
+        return self._tape.size(self._contract, units, self._version)
 
     def _price(self, tick: int, units: int, size: int | None = None) -> Group:
         size_tick = _SIZE_OF.get(tick)
