@@ -1,7 +1,7 @@
 """A bare client of the simulated gateway, and the requests it sends."""
 
 import struct
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 
 import trio
@@ -10,6 +10,8 @@ from providers.ib.venue import Venue
 
 PATIENCE_S = 20.0
 OLD, NEW = 157, 178
+REFUSED = (OSError, trio.EndOfChannel, trio.BrokenResourceError)
+"""What a refused connection raises, sooner or later."""
 AAPL = {"symbol": "AAPL", "sec_type": "STK", "exchange": "SMART", "currency": "USD"}
 EURO = {"symbol": "EUR", "sec_type": "CASH", "exchange": "IDEALPRO", "currency": "USD"}
 BITCOIN = {"symbol": "BTC", "sec_type": "CRYPTO", "exchange": "PAXOS"}
@@ -19,7 +21,7 @@ _FIELDS = (
     *("exchange", "primary", "currency", "local_symbol", "trading_class"),
 )
 Fields = list[str]
-Contract = dict[str, object]
+Contract = Mapping[str, object]
 
 
 def encode(*fields: object) -> bytes:
@@ -33,7 +35,7 @@ def twelve(contract: Contract) -> tuple[object, ...]:
     """The contract fields of a request."""
     unknown = contract.keys() - set(_FIELDS)
     assert not unknown
-    empty: Contract = {"con_id": 0, "strike": 0.0}
+    empty = {"con_id": 0, "strike": 0.0}
     return tuple(contract.get(name, empty.get(name, "")) for name in _FIELDS)
 
 
@@ -207,10 +209,21 @@ class Client:
 _LAST_NOTICES = {"2157", "2158", "326"}
 
 
+async def knock(venue: Venue) -> None:
+    """Connect, shake hands and go; raises what that raises."""
+    async with connect(venue) as client:
+        await client.hello(OLD, NEW)
+
+
+async def open_line(venue: Venue) -> trio.SocketStream:
+    """A TCP connection; raises `OSError` where there is none to be had."""
+    return await trio.open_tcp_stream(venue.host, venue.port)
+
+
 @asynccontextmanager
 async def connect(venue: Venue) -> AsyncIterator[Client]:
     """A TCP connection on which nothing was said yet."""
-    async with await trio.open_tcp_stream(venue.host, venue.port) as stream:
+    async with await open_line(venue) as stream:
         yield Client(stream)
 
 

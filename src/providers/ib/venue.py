@@ -185,7 +185,7 @@ class Venue:
     def statistics(self) -> VenueStatistics:
         """Counters since the start."""
         server = self._server
-        ids = (link.client_id for link in server.links)
+        ids = (link.client_id for link in server.links if not link.over)
         return VenueStatistics(
             connections=len(server.links),
             connections_ever=server.accepted,

@@ -58,7 +58,10 @@ class Hub(Protocol):
 
 
 class Link:
-    """A client's connection; `client_id` is None until its startApi was accepted."""
+    """A client's connection; `client_id` is None until its startApi was accepted.
+
+    It is `over` once it was told to go, whether or not it did.
+    """
 
     def __init__(self, line: Line, hub: Hub) -> None:
         self.line = line
@@ -70,7 +73,7 @@ class Link:
         self._outbox: deque[bytes] = deque()
         self._outbox_bytes = 0
         self._wake = trio.Event()
-        self._over = False
+        self.over = False
         self._strikes = 0
         self._times: deque[float] = deque()
         self._received = bytearray()
@@ -80,7 +83,7 @@ class Link:
 
     def send(self, *frames: bytes) -> None:
         """Queue frames."""
-        if self.line.frozen or self._over:
+        if self.line.frozen or self.over:
             return
         self._outbox.extend(frames)
         self._outbox_bytes += sum(map(len, frames))
@@ -103,7 +106,7 @@ class Link:
                 await self._send(b"".join(parts))
                 self._hub.sent += len(parts)
                 self._outbox_bytes -= sum(map(len, parts))
-            elif self._over:
+            elif self.over:
                 await self.line.send_eof()
                 await trio.sleep(_LINGER_S)
                 self._scope.cancel()
@@ -134,7 +137,7 @@ class Link:
                             self._dispatch(payload, answer)
                 self._scope.cancel()
         except* (trio.BrokenResourceError, trio.ClosedResourceError):
-            self._over = True  # the peer is gone, or this side has reset the line
+            self.over = True  # the peer is gone, or this side has reset the line
 
     async def _shake_hands(self) -> bool:
         """Agree on a version; whether the client may go on."""
@@ -160,7 +163,7 @@ class Link:
     async def _next_frame(self) -> bytes | None:
         """The payload of the next frame; None at the end or for one too long."""
         while True:
-            if len(self._received) >= 4 and not self._over:
+            if len(self._received) >= 4 and not self.over:
                 (length,) = struct.unpack(">I", self._received[:4])
                 if length > self._hub.limits.request_bytes:
                     self.error(SYSTEM, 507, "Bad Message Length")
@@ -174,7 +177,7 @@ class Link:
 
     async def _receive(self) -> bool:
         received = await self.line.receive_some(_CHUNK)
-        if not self._over:
+        if not self.over:
             self._received += received
         return bool(received)
 
@@ -204,7 +207,7 @@ class Link:
 
     def _dispatch(self, payload: bytes, answer: Callable[[int, bytes], None]) -> None:
         head, _, _ = payload.partition(b"\0")
-        if self._over:
+        if self.over:
             return
         if not (head.isdigit() and len(head) < 6):
             text = f"Error reading request:Message id {head!r} is no number"
@@ -223,13 +226,13 @@ class Link:
 
     def end(self) -> None:
         """End the connection after what is queued has been sent."""
-        self._over = True
+        self.over = True
         self._wake.set()
         if not self.version:
             self.reset()  # nothing is queued before the handshake
 
     def reset(self) -> None:
         """End the connection at once with a TCP reset."""
-        self._over = True
+        self.over = True
         self._outbox.clear()
         self.line.reset()

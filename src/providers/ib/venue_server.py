@@ -154,7 +154,8 @@ class GatewayServer:
 
     def claim(self, link: Link, client_id: int) -> bool:
         """Give a client its id; whether it was free."""
-        if any(other.client_id == client_id for other in self.links):
+        there = (other.client_id for other in self.links if not other.over)
+        if client_id in there:
             return False
         link.client_id = client_id
         return True
