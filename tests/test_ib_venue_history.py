@@ -393,7 +393,7 @@ async def test_ticks_of_quotes_and_midpoints(venue: Venue, client: Client) -> No
     assert [float(row[2]) for row in rows] == pytest.approx(
         [(row.bid + row.ask) / 2 for row in truth[first : first + len(rows)]], abs=1e-9
     )
-    assert all((row[1], row[3]) == ("", "0") for row in rows)
+    assert all((row[1], row[3]) == ("0", "0") for row in rows)
 
 
 async def test_ticks_that_cannot_be_had(client: Client) -> None:

@@ -111,7 +111,8 @@ class Venue:
             history_limits=history_limits, tape=tape,
         )  # fmt: skip
         self._exchange = self._server.exchange
-        self._markets = {name: row for row in markets for name in row.pair.names()}
+        self.markets = tuple(markets)
+        self._named = {name: row for row in markets for name in row.pair.names()}
         self.faults: Faults = self._server.faults
 
     @property
@@ -124,10 +125,10 @@ class Venue:
 
     def market(self, name: str) -> ContractMarket:
         """The market of a contract, by symbol or id as text; raises `ValueError`."""
-        if name not in self._markets:
-            listed = ", ".join(row.pair.symbol for row in self._exchange.markets)
+        if name not in self._named:
+            listed = ", ".join(row.pair.symbol for row in self.markets)
             raise ValueError(f"no contract {name!r} at this venue: {listed}")
-        return self._markets[name]
+        return self._named[name]
 
     def trades(self, name: str) -> list[VenueTrade]:
         """All trades of a contract up to now, oldest first: the truth."""

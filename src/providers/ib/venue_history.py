@@ -262,7 +262,7 @@ class History:
         if asked.what == "BID_ASK":
             return quote_fields(contract, row, link.version, self._tape)
         time_s, price = midpoint_fields(contract, row)
-        return (time_s, "", price, 0)
+        return (time_s, 0, price, 0)
 
     def _send_head(
         self, link: Link, request_id: int, found: Found, what: str, form: int
