@@ -3,10 +3,15 @@
 import struct
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from decimal import Decimal
+from itertools import groupby
+from operator import itemgetter
+from typing import Any
 
 import trio
 
-from providers.ib.venue import Venue
+from providers.ib.venue import Venue, VenueTrade
 
 PATIENCE_S = 20.0
 OLD, NEW = 157, 178
@@ -236,3 +241,30 @@ async def open_client(
         await client.hello(100, high)
         await client.start(client_id)
         yield client
+
+
+def utc(time_s: int) -> str:
+    """A time as requests have it."""
+    return f"{datetime.fromtimestamp(time_s, UTC):%Y%m%d-%H:%M:%S}"
+
+
+def folded(trades: list[VenueTrade], period_s: int) -> dict[int, tuple[Any, ...]]:
+    """Bars of trades by their open, as a history row has them but for the time."""
+    made: dict[int, tuple[Any, ...]] = {}
+    opens = (trade.time_ns // 10**9 // period_s * period_s for trade in trades)
+    pairs = zip(opens, trades, strict=True)
+    for time_s, group in groupby(pairs, key=itemgetter(0)):
+        rows = [row for _, row in group]
+        prices = [row.exact_price for row in rows]
+        volume = sum((row.exact_size for row in rows), Decimal(0))
+        made[time_s] = (
+            *(prices[0], max(prices), min(prices), prices[-1]),
+            volume,
+            len(rows),
+        )
+    return made
+
+
+def shown(row: Fields) -> tuple[Any, ...]:
+    """Open, high, low, close, volume and count of a history row."""
+    return (*map(Decimal, row[1:6]), int(row[7]))

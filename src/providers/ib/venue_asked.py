@@ -27,6 +27,7 @@ _BAD_TIME = (
     "End Date/Time: The date, time, or time-zone entered is invalid. The correct "
     "format is yyyymmdd hh:mm:ss xx/xxxx where yyyymmdd and xx/xxxx are optional."
 )
+_FIRST_YEAR, _LAST_YEAR = 1970, 2200
 _TIME = re.compile(r"(\d{8})([ -]) *(\d\d:\d\d:\d\d)(?: (\S+))?")
 _DURATION = re.compile(r"(\d{1,6})(?: ([SDWMY]))?")
 _UNIT_S = {"S": 1, "D": DAY_S, "W": 7 * DAY_S, "M": 31 * DAY_S, "Y": 366 * DAY_S}
@@ -147,8 +148,10 @@ def parse_time(text: str) -> tuple[int, bool]:
     try:
         moment = datetime.strptime(day + clock, "%Y%m%d%H:%M:%S")
         where = ZoneInfo(zone) if zone else UTC
+        if not _FIRST_YEAR <= moment.year <= _LAST_YEAR:
+            raise ValueError(f"year {moment.year}")
         return int(moment.replace(tzinfo=where).timestamp()), bool(zone or dash == "-")
-    except (ValueError, ZoneInfoNotFoundError):
+    except (ValueError, OSError, ZoneInfoNotFoundError):  # a folder is no zone
         raise Refused(10314, _BAD_TIME) from None
 
 

@@ -80,7 +80,8 @@ def window(series: Series, end_s: int, number: int, unit: str) -> list[Session]:
     if unit == "D":
         return _cut(hours.before(end_s, rth, number), 0, end_s)
     if unit != "S":
-        begin_s = _months_back(end_s, number, unit)
+        first_s = series.market.first_s(series.what in TRADED) - DAY_S
+        begin_s = max(_months_back(end_s, number, unit), first_s)
         return _cut(hours.sessions(begin_s, end_s, rth), begin_s, end_s)
     found: list[Session] = []
     rows = hours.sessions(end_s - number - _SECONDS_BACK_DAYS * DAY_S, end_s, rth)
@@ -168,6 +169,7 @@ def _months_back(end_s: int, number: int, unit: str) -> int:
     if unit == "W":
         return end_s - number * WEEK_S
     months = end.year * 12 + end.month - 1 - number * (12 if unit == "Y" else 1)
+    months = max(months, 1970 * 12)
     year, month = months // 12, months % 12 + 1
     day = min(end.day, monthrange(year, month)[1])
     return int(end.replace(year=year, month=month, day=day).timestamp())
