@@ -80,3 +80,22 @@ async def test_a_span_in_seconds_counts_trading_seconds() -> None:
     assert begins[-10:] == list(range(session.begin_s, end_s, 60))
     before = hours.before(session.begin_s, True, 1)[0]
     assert begins[:20] == list(range(before.end_s - 1200, before.end_s, 60))
+
+
+async def test_bars_of_an_open_market_do_not_break_at_midnight() -> None:
+    async with open_venue(
+        seed=9, contracts=["AAPL"], history_s=2 * DAY_S, live_rate=0,
+        history_rate=0.2, server_version=NEW,
+    ) as venue:  # fmt: skip
+        async with open_client(venue) as client:
+            rows = await client.bars(4, AAPL, step="4 hours", duration="2 D")
+        begins = [int(row[0]) for row in rows]
+        truth = folded(venue.trades("AAPL"), 4 * 3600)
+        candles = venue.candles("AAPL", 4 * 3600, begins[1], begins[-1])
+    assert begins == list(range(begins[0], begins[-1] + 1, 4 * 3600))
+    assert begins[0] % (4 * 3600) == 0
+    assert [shown(row) for row in rows[1:]] == [truth[each] for each in begins[1:]]
+    assert [row.time_s for row in candles] == begins[1:-1]
+    assert [(row.volume, row.count) for row in candles] == [
+        truth[each][4:] for each in begins[1:-1]
+    ]

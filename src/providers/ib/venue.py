@@ -12,27 +12,25 @@ import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
-from decimal import Decimal
-from fractions import Fraction
 from functools import partial
 
 import msgspec
 import trio
 
-from piker_core.simulation.listing import SIZE_DECIMALS
-from piker_core.simulation.market import NS, VenueCandle, VenueTrade
+from piker_core.simulation.market import VenueCandle, VenueTrade
 
-from .venue_bars import TRADED, Series, span_bars
+from .venue_bars import Series
 from .venue_contracts import VenueContract, select_contracts
 from .venue_directory import Found
 from .venue_faults import Faults
 from .venue_frames import NEWEST, OLDEST
 from .venue_hours import Hours
 from .venue_link import Limits
-from .venue_market import Bar, ContractMarket
+from .venue_market import ContractMarket
 from .venue_pacing import HistoryLimits, Worst
 from .venue_server import GatewayServer
 from .venue_tape import Tape
+from .venue_truth import VenueQuote, exact_candles, exact_quotes, exact_volume
 
 __all__ = [
     "HistoryLimits",
@@ -49,16 +47,6 @@ __all__ = [
 ]
 
 ACCOUNT = "DU1234567"
-
-
-class VenueQuote(msgspec.Struct, frozen=True):
-    """A quote as the venue knows it."""
-
-    time_ns: int
-    bid: float
-    ask: float
-    bid_size: float
-    ask_size: float
 
 
 class VenueStatistics(msgspec.Struct, frozen=True, kw_only=True):
@@ -138,19 +126,12 @@ class Venue:
     def quotes(self, name: str) -> list[VenueQuote]:
         """All quotes of a contract up to now, oldest first: the truth."""
         self._exchange.advance()
-        market = self.market(name)
-        scale, lots = 10**market.pair.price_decimals, 10**8
-        return [
-            VenueQuote(time_ns, bid / scale, ask / scale, bids / lots, asks / lots)
-            for time_ns, bid, ask, bids, asks in market.quotes().tolist()
-        ]
+        return exact_quotes(self.market(name))
 
     def volume(self, name: str) -> float:
         """Size traded on this trading day, as tick type 8 tells it."""
         now_ns = self._exchange.advance()
-        market = self.market(name)
-        rows = market.between(market.day_begin_ns(now_ns), now_ns + 1)
-        return int(rows["size"].sum()) / 10**8
+        return exact_volume(self.market(name), now_ns)
 
     def candles(
         self,
@@ -170,18 +151,9 @@ class Venue:
         """
         now_ns = self._exchange.advance()
         market = self.market(name)
-        contract = market.pair
-        found = Found(market, contract.exchanges[0], contract.sec_type)
-        series = Series(found, what, period_s, rth, self._tape, OLDEST)
-        first_s = market.first_s(what in TRADED)
-        start_s = max(start_s, first_s // period_s * period_s)
-        end_s = min(end_s, now_ns // NS // period_s * period_s + period_s)
-        sessions = market.hours.sessions(start_s, end_s, rth) if start_s < end_s else []
-        cut = [
-            row._replace(begin_s=max(row.begin_s, start_s), end_s=min(row.end_s, end_s))
-            for row in sessions
-        ]
-        return [candle(contract, bar) for bar in span_bars(series, cut, end_s * NS)]
+        found = Found(market, market.pair.exchanges[0], market.pair.sec_type)
+        series = Series(found, what, period_s, rth, self._tape, NEWEST)
+        return exact_candles(series, start_s, end_s, now_ns)
 
     def statistics(self) -> VenueStatistics:
         """Counters since the start."""
@@ -220,27 +192,6 @@ class Venue:
                 nursery.cancel_scope.cancel()
         if failure is not None:
             raise failure
-
-
-def candle(contract: VenueContract, bar: Bar) -> VenueCandle:
-    """A bar in exact decimals; one of quotes has volume, count and vwap -1."""
-    decimals = contract.price_decimals
-    prices = (bar.open, bar.high, bar.low, bar.close)
-    opened, high, low, close = (_decimal(units, decimals) for units in prices)
-    told = bar.trades >= 0
-    volume = Decimal(bar.volume).scaleb(-SIZE_DECIMALS) if told else Decimal(-1)
-    vwap = _decimal(bar.wap, decimals) if told else Decimal(-1)
-    notional = bar.wap * bar.volume if told else 0
-    exact = _decimal(notional, decimals + SIZE_DECIMALS)
-    return VenueCandle(
-        bar.time_s, opened, high, low, close, volume, bar.trades, vwap, exact
-    )
-
-
-def _decimal(units: int | Fraction, decimals: int) -> Decimal:
-    exact = Fraction(units)
-    value = Decimal(exact.numerator) / Decimal(exact.denominator)
-    return value.scaleb(-decimals)
 
 
 @asynccontextmanager

@@ -49,10 +49,14 @@ class Series(NamedTuple):
     def stretch(self, begin_ns: int, end_ns: int, period_s: int = 0) -> list[Bar]:
         """Bars of a stretch without a break."""
         period_s = period_s or self.period_s
-        if self.what in TRADED:
-            bars = self.market.trade_bars(period_s, begin_ns, end_ns)
-            return bars if self.tape.flat_bars else [bar for bar in bars if bar.trades]
-        return self.market.quote_bars(self.what, period_s, begin_ns, end_ns)
+        if self.what not in TRADED:
+            return self.market.quote_bars(self.what, period_s, begin_ns, end_ns)
+        bars = self.market.trade_bars(period_s, begin_ns, end_ns)
+        if not self.tape.flat_bars:
+            bars = [bar for bar in bars if bar.trades]
+        if not self.found.contract.sized:
+            return [bar._replace(volume=0, wap=0, trades=0) for bar in bars]
+        return bars
 
     def time_field(self, bar: Bar) -> object:
         """A bar's time as a field."""
@@ -63,8 +67,6 @@ class Series(NamedTuple):
 
     def row(self, bar: Bar) -> tuple[object, ...]:
         """Time, open, high, low, close, volume, wap and count as fields."""
-        if self.what in TRADED and not self.found.contract.sized:
-            bar = bar._replace(volume=0, wap=0, trades=0)
         contract = self.found.contract
         lot = self.tape.lot_of(contract, self.version)
         shown = bar_fields(contract, bar, version=self.version, lot=lot)
@@ -78,14 +80,14 @@ def window(series: Series, end_s: int, number: int, unit: str) -> list[Session]:
         begin_s = end_s - number * (1 if unit == "S" else DAY_S)
         return [Session(hours.today(begin_s), begin_s, end_s)]
     if unit == "D":
-        return _cut(hours.before(end_s, rth, number), 0, end_s)
+        return cut_sessions(hours.before(end_s, rth, number), 0, end_s)
     if unit != "S":
         first_s = series.market.first_s(series.what in TRADED) - DAY_S
         begin_s = max(_months_back(end_s, number, unit), first_s)
-        return _cut(hours.sessions(begin_s, end_s, rth), begin_s, end_s)
+        return cut_sessions(hours.sessions(begin_s, end_s, rth), begin_s, end_s)
     found: list[Session] = []
     rows = hours.sessions(end_s - number - _SECONDS_BACK_DAYS * DAY_S, end_s, rth)
-    for row in reversed(_cut(rows, 0, end_s)):
+    for row in reversed(cut_sessions(rows, 0, end_s)):
         begin_s = max(row.begin_s, row.end_s - number)
         found.insert(0, row._replace(begin_s=begin_s))
         number -= row.end_s - begin_s
@@ -98,15 +100,26 @@ def span_bars(series: Series, sessions: list[Session], end_ns: int) -> list[Bar]
     """Bars of sessions, up to a time; the last may be running."""
     if series.period_s >= DAY_S:
         return _long_bars(series, sessions, end_ns)
-    period_s, made = series.period_s, []
-    for row in sessions:
-        opening = series.market.hours.at(row.begin_s, series.rth)
+    hours, period_s, made = series.market.hours, series.period_s, []
+    for row in _joined(sessions):
+        opening = hours.at(row.begin_s, series.rth)
         begin_s = row.begin_s
-        if opening is None or opening.begin_s != begin_s:
+        if hours.always or opening is None or opening.begin_s != begin_s:
             begin_s = -(-begin_s // period_s) * period_s
         until_ns = min(row.end_s * NS, end_ns)
         if begin_s * NS < until_ns:
             made += series.stretch(begin_s * NS, until_ns)
+    return made
+
+
+def _joined(sessions: list[Session]) -> list[Session]:
+    """Sessions of which those without a break between them are one."""
+    made: list[Session] = []
+    for row in sessions:
+        if made and made[-1].end_s == row.begin_s:
+            made[-1] = made[-1]._replace(end_s=row.end_s)
+        else:
+            made.append(row)
     return made
 
 
@@ -153,12 +166,10 @@ def _together(bars: list[Bar]) -> Bar:
     )
 
 
-def _cut(rows: list[Session], begin_s: int, end_s: int) -> list[Session]:
+def cut_sessions(rows: list[Session], begin_s: int, end_s: int) -> list[Session]:
+    """Sessions cut to a span; none of those outside of it."""
     cut = [
-        row._replace(
-            begin_s=max(row.begin_s, begin_s),
-            end_s=min(row.end_s, end_s),
-        )
+        row._replace(begin_s=max(row.begin_s, begin_s), end_s=min(row.end_s, end_s))
         for row in rows
     ]
     return [row for row in cut if row.begin_s < row.end_s]
@@ -202,7 +213,7 @@ class BarUpdates:
             return span_bars(series, window(series, end_s, 1, unit), now_ns + 1)[-1:]
         begin_s = self._last.time_s
         sessions = series.market.hours.sessions(begin_s, end_s, series.rth)
-        return span_bars(series, _cut(sessions, begin_s, end_s), now_ns + 1)
+        return span_bars(series, cut_sessions(sessions, begin_s, end_s), now_ns + 1)
 
 
 class RealTimeBars:

@@ -149,6 +149,7 @@ class Faults:
 
         1100 (lost), 2103 (market data farm) and 2105 (history farm) stop the data;
         2104 and 2106, 1102 (kept) and 1101 (subscriptions lost) bring them back.
+        What is asked for while the connection is lost is never answered.
         """
         self._count("connectivity", 1)
         self._site.notify(code)

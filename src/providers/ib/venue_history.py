@@ -113,7 +113,7 @@ class History:
         self._begin(link, fields, answer, (kind, asked), 1)
 
     def cancel(self, link: Link, fields: Fields) -> None:
-        """cancelHistoricalData, cancelHeadTimestamp."""
+        """cancelHistoricalData: of bars that go on, or of an answer to come."""
         fields.integer()  # version
         request_id = fields.read_id()
         if (link, request_id) not in self.open:
@@ -124,7 +124,7 @@ class History:
         raise Refused(162, text)
 
     def cancel_head(self, link: Link, fields: Fields) -> None:
-        """cancelHeadTimestamp."""
+        """cancelHeadTimestamp: nothing is said."""
         self.open.pop((link, fields.read_id()), None)
 
     def forget(self, link: Link) -> None:
@@ -218,8 +218,8 @@ class History:
         self, link: Link, request_id: int, asked: BarsAsked, end_s: int
     ) -> bool:
         series = Series(
-            asked.found, asked.what, asked.period_s,
-            asked.rth, self._tape, link.version, asked.format == 2,
+            asked.found, asked.what, asked.period_s, asked.rth, self._tape,
+            link.version, asked.format == 2,
         )  # fmt: skip
         number, unit = asked.span
         sessions = window(series, end_s, number, unit)
