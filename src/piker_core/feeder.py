@@ -60,7 +60,7 @@ class Feeder:
     async def _add(self, symbols: Sequence[str], required: bool) -> None:
         for symbol in symbols:
             try:
-                mkt = await self._mkt_info(symbol)
+                mkt, details = await self._mkt_info(symbol)
             except PikerError as error:
                 if required:
                     raise
@@ -74,20 +74,21 @@ class Feeder:
                 f"{symbol}.{self.engine.provider}",
                 price_tick=f"{mkt.price_tick:f}",
                 size_tick=f"{mkt.size_tick:f}",
+                bars_from=getattr(details, "bars_from", "trade"),
                 about=about if len(about) < 512 else b"",
             )
 
-    async def _mkt_info(self, symbol: str) -> MktPair:
+    async def _mkt_info(self, symbol: str) -> tuple[MktPair, Any]:
+        """The market, and the provider's details: their `bars_from` is heeded."""
         if not hasattr(self.provider, "get_mkt_info"):
-            return unknown_mkt(symbol, self.engine.provider)
+            return unknown_mkt(symbol, self.engine.provider), None
         while True:
             try:
                 answer = await self.provider.get_mkt_info(symbol)
             except DataThrottle as error:
                 await trio.sleep(error.retry_after)
                 continue
-            mkt: MktPair = answer[0] if isinstance(answer, tuple) else answer
-            return mkt
+            return answer if isinstance(answer, tuple) else (answer, None)
 
     async def run(
         self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
