@@ -1,0 +1,55 @@
+"""Whether the trades told one by one are all: the volume must grow as they do.
+
+Rules this file owns:
+
+1. The shortfall is the growth of the volume less the sizes told. Neither comes at once,
+   so it sways while there is trading; after IDLE_S without any it is exact.
+2. Where it has risen from one such moment to the next, trades were lost between them.
+3. Where looking has found nothing twice, the two do not mean the same: no more audits.
+"""
+
+from decimal import Decimal
+
+IDLE_S = 0.6
+"""Longer than the interval at which TWS tells of the volume."""
+_MOST_VAIN = 2
+
+
+class Audit:
+    """The volume of one market against the trades of one subscription."""
+
+    def __init__(self) -> None:
+        self.trusted = True
+        self._vain = 0
+        self._shortfall = Decimal(0)
+        self._level: Decimal | None = None
+        self._moved_ns = 0
+        self._good_ns = 0
+
+    def begin(self) -> None:
+        """Another subscription: where the two stand is known when trading rests."""
+        self._shortfall, self._level = Decimal(0), None
+
+    def grow(self, size: Decimal, now_ns: int) -> None:
+        """The volume has grown."""
+        self._shortfall += size
+        self._moved_ns = now_ns
+
+    def tell(self, size: Decimal, now_ns: int) -> None:
+        """A trade was told."""
+        self._shortfall -= size
+        self._moved_ns = now_ns
+
+    def look(self, now_ns: int) -> int:
+        """Since when (ns) trades are missing; 0 if none are known to be."""
+        if now_ns - self._moved_ns < IDLE_S * 1e9 or not self.trusted:
+            return 0
+        level, self._level = self._level, self._shortfall
+        since_ns, self._good_ns = self._good_ns, now_ns
+        return since_ns if level is not None and self._shortfall > level else 0
+
+    def judge(self, found: int) -> None:
+        """So many trades were missing where this has sent the repair to look."""
+        self._vain = 0 if found else self._vain + 1
+        if self._vain >= _MOST_VAIN:
+            self.trusted = False

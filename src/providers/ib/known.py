@@ -1,0 +1,167 @@
+"""Which trades of a second are known, where only their order tells them apart.
+
+Rules this file owns:
+
+1. A subscription is an epoch. Trades of one second that an earlier one told are the
+   first ones of the venue's list, those that a later one told are the last ones.
+2. Trades told one by one are found again in the list by type, price and size, in order.
+   Where that fails, as for those told as growth of a total, their sizes are counted:
+   as many of the list are known as their size amounts to.
+3. What is missing is put right after the known trade that comes before it in the list;
+   the times of known trades leave room for that.
+"""
+
+from bisect import bisect_right
+from collections.abc import Sequence
+from decimal import Decimal
+from itertools import accumulate
+from typing import NamedTuple
+
+from .archive import PastTick
+from .tape import NS, Tick
+
+PRINTED = frozenset(("trade", "utrade"))
+TRADES = PRINTED | {"dark_trade"}
+_KEEP_S = 30
+_NONE = Decimal(0)
+
+
+class Known(NamedTuple):
+    """A trade that was told; one whose price is 0 is the sum of several."""
+
+    epoch: int
+    time_ns: int
+    type: str
+    price: float
+    size: Decimal
+
+
+class KnownTrades:
+    """The trades of one market that were told lately, by second."""
+
+    def __init__(self) -> None:
+        self.epoch = 0
+        self.newest_s = 0
+        self._seconds: dict[int, list[Known]] = {}
+
+    def add(self, ticks: Sequence[Tick], epoch: int | None = None) -> None:
+        """Trades were told, by this epoch's subscription unless another is named."""
+        of = self.epoch if epoch is None else epoch
+        for tick in ticks:
+            if tick["type"] in TRADES:
+                size = Decimal(repr(float(tick["size"])))
+                trade = Known(of, tick["time_ns"], tick["type"], tick["price"], size)
+                self.put(trade)
+
+    def put(self, trade: Known) -> None:
+        """A trade was told."""
+        second = trade.time_ns // NS
+        self._seconds.setdefault(second, []).append(trade)
+        self.newest_s = max(self.newest_s, second)
+
+    def forget(self, oldest_s: int) -> None:
+        """Drop seconds before this one, the first of any gap, that are old as well."""
+        oldest_s = min(oldest_s, self.newest_s - _KEEP_S)
+        if len(self._seconds) > 2 * _KEEP_S:
+            for second in [each for each in self._seconds if each < oldest_s]:
+                del self._seconds[second]
+
+    def size(self, second: int) -> Decimal:
+        """What is known to have been printed in a second."""
+        return _printed_size(self._seconds.get(second, ()))
+
+    def count(self, second: int) -> int:
+        """How many are known to have been printed in a second."""
+        return sum(trade.type in PRINTED for trade in self._seconds.get(second, ()))
+
+    def missing(
+        self, second: int, listed: Sequence[PastTick], epoch: int
+    ) -> tuple[list[Tick], bool]:
+        """Of all trades of a second those that were not told; whether the list has all.
+
+        `epoch`: the last one before the gap in question.
+        """
+        known = sorted(self._seconds.get(second, ()), key=lambda trade: trade.time_ns)
+        before = [trade for trade in known if trade.epoch <= epoch]
+        after = [trade for trade in known if trade.epoch > epoch]
+        places = _find(before, after, listed)
+        if places is None:
+            listed = [tick for tick in listed if tick.type in PRINTED]
+            places = _count(before, after, listed)
+        whole = _printed_size(listed) >= _printed_size(known)
+        return _placed(second, listed, places), whole
+
+
+def _find(
+    before: Sequence[Known], after: Sequence[Known], listed: Sequence[PastTick]
+) -> dict[int, int] | None:
+    """Times of the known trades by their places in the list; None if one is not in."""
+    places: dict[int, int] = {}
+    begin = 0
+    for trade in before:
+        begin = _next(trade, listed, range(begin, len(listed))) + 1
+        if not begin:
+            return None
+        places[begin - 1] = trade.time_ns
+    end = len(listed)
+    for trade in reversed(after):
+        end = _next(trade, listed, range(end - 1, begin - 1, -1))
+        if end < 0:
+            return None
+        places[end] = trade.time_ns
+    return places
+
+
+def _next(trade: Known, listed: Sequence[PastTick], places: range) -> int:
+    for place in places:
+        tick = listed[place]
+        if (tick.type, tick.price, tick.size) == (trade.type, trade.price, trade.size):
+            return place
+    return -1
+
+
+def _count(
+    before: Sequence[Known], after: Sequence[Known], listed: Sequence[PastTick]
+) -> dict[int, int]:
+    """The same, by how much of the list the known sizes amount to from either end."""
+    places: dict[int, int] = {}
+    begin = _fits(listed, _printed_size(before))
+    last_ns = max((trade.time_ns for trade in before), default=0)
+    places.update(dict.fromkeys(range(begin), last_ns))
+    rest = listed[begin:][::-1]
+    end = len(listed) - _fits(rest, _printed_size(after))
+    places.update(dict.fromkeys(range(end, len(listed)), 0))
+    return places
+
+
+def _fits(listed: Sequence[PastTick], size: Decimal) -> int:
+    """How many trades from the first on have no more than a size in all."""
+    if not size:
+        return 0
+    return bisect_right(list(accumulate(tick.size for tick in listed)), size)
+
+
+def _placed(
+    second: int, listed: Sequence[PastTick], places: dict[int, int]
+) -> list[Tick]:
+    """What is listed and not known, each with a time after what comes before it."""
+    ticks: list[Tick] = []
+    time_ns = second * NS
+    for place, tick in enumerate(listed):
+        if place in places:
+            time_ns = max(places[place] + 1, time_ns)
+            continue
+        ticks.append(
+            {
+                "type": tick.type,
+                "price": tick.price,
+                "size": float(tick.size),
+                "time_ns": time_ns,
+            }
+        )
+        time_ns += 1
+    return ticks
+
+
+def _printed_size(trades: Sequence[Known | PastTick]) -> Decimal:
+    return sum((trade.size for trade in trades if trade.type in PRINTED), _NONE)

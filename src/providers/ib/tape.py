@@ -1,0 +1,339 @@
+"""Ticks of one market out of what TWS tells of it: by tick, or sampled.
+
+Rules this file owns:
+
+1. Tick by tick every trade is told once, with the exchange's second; within it times
+   rise by STEP_NS, so that a lost trade fits in wherever it belongs. What came in after
+   a loss lies in the second's other half as long as trades may be missing before it.
+2. Sampled, each growth of the session's volume is a trade of that size, at the price
+   and the millisecond of its RTVolume; without one, at the last price, and at the last
+   trade's second or, if that is not told, the time of arrival (counted as `local`).
+3. A trade comes from one of the two only. Until it is decided which, sampled ones are
+   held.
+4. What is traded but never printed (odd lots, average prices) is a `dark_trade`, what
+   is printed past a limit a `utrade`.
+5. Where bars are made of quotes, a second's first tick repeats the quote in force, as
+   the venue's bars do, and sizes are in ticks of their own: such bars have no volume.
+
+Sources: https://interactivebrokers.github.io/tws-api/tick_types.html and
+https://interactivebrokers.github.io/tws-api/tick_data.html
+"""
+
+import math
+from collections import Counter
+from decimal import Decimal
+from typing import Any
+
+from .audit import Audit
+from .contracts import Listing
+from .volume import VolumeMeter, decimal_size, decode_rt_volume
+
+NS = 1_000_000_000
+AFTER_NS = 500_000_000
+STEP_NS = 1_000
+EDGE_S = 1
+"""Seconds after the first one of a subscription whose trades may not all be known."""
+_BID_SIZE, _BID, _ASK, _ASK_SIZE, _LAST = 0, 1, 2, 3, 4
+_VOLUME, _CLOSE, _LAST_TIME, _RT_VOLUME, _RT_TRADE_VOLUME = 8, 9, 45, 48, 77
+_LIVE_KIND = {
+    66: _BID, 67: _ASK, 68: _LAST, 69: _BID_SIZE, 70: _ASK_SIZE, 74: _VOLUME,
+    75: _CLOSE,
+}  # fmt: skip
+"""Kinds of delayed ticks, as those of live ones. Of the times of delayed trades no use
+is made: their bars lie when they arrive, as nothing else would be seen of them live."""
+_STRINGS = {233: _RT_VOLUME, 375: _RT_TRADE_VOLUME}
+_SIDES = {_BID: "bid", _ASK: "ask", _BID_SIZE: "bid", _ASK_SIZE: "ask"}
+_OLD_NS = 60 * NS
+_LATE_SECONDS = 8
+
+Tick = dict[str, Any]
+
+
+class Tape:
+    """One market's state between two messages; `flush` gives the ticks since.
+
+    `rt_volume`: 233 or 375, the generic tick that was asked for.
+    """
+
+    def __init__(self, listing: Listing, rt_volume: int = 233) -> None:
+        self.listing = listing
+        self.source = "sampled"
+        self.last: float | None = None
+        self.close: float | None = None
+        self.best: dict[str, float] = {}
+        self.sizes: dict[str, float] = {}
+        self.meter = VolumeMeter()
+        self.audit = Audit()
+        self.counts: Counter[str] = Counter()
+        self.delayed = False
+        self._string = _STRINGS[rt_volume]
+        self._lot = Decimal(listing.lot)
+        self._ticks: list[Tick] = []
+        self._held: list[Tick] = []
+        self._pending: tuple[Decimal, float | None] | None = None
+        self._named = False
+        self._stamp_s = 0
+        self._begun_ns = 0
+        self._edge_s: int | None = None
+        self._newest_s = 0
+        self._places: dict[int, int] = {}
+
+    def begin(self, now_ns: int, *, by_tick: bool) -> None:
+        """Another subscription begins; `by_tick`: tick-by-tick data were asked for."""
+        self.source = "undecided" if by_tick else "sampled"
+        self.meter.begin()
+        self.audit.begin()
+        self._held.clear()
+        self._pending = None
+        self._named = False
+        self._begun_ns = now_ns
+        self._edge_s = None
+        self._newest_s = 0
+        self._places.clear()
+
+    def resume(self, now_ns: int) -> None:
+        """The same subscription goes on after a loss."""
+        source = self.source
+        self.begin(now_ns, by_tick=False)
+        self.source = source
+        if self.listing.kind == "quotes":
+            self.best.clear()
+            self.sizes.clear()
+
+    def decide(self, source: str) -> None:
+        """From now on trades come from "ticks" or "sampled"."""
+        if self.source == "undecided" and source == "sampled":
+            self._ticks += self._held
+            if self.listing.kind == "quotes":
+                for side in self.best:
+                    self._tell_quote(side, price=True)
+        self.source = source
+        self._held.clear()
+
+    @property
+    def price(self) -> float | None:
+        """The newest price known: of a trade, else of yesterday's, else a quote."""
+        quote = self.best.get(self.listing.bars_from) or self.best.get("bid")
+        if self.listing.kind == "quotes":
+            return quote or self.close
+        return self.last or self.close or quote
+
+    @property
+    def times(self) -> str:
+        """Of what kind the times of its ticks are."""
+        if self.source == "ticks":
+            return "exchange, seconds"
+        if self._named:
+            return "exchange, milliseconds"
+        return "arrival" if self.counts["local"] else "exchange, seconds"
+
+    @property
+    def waiting(self) -> bool:
+        """Whether trades are held for want of a source."""
+        return bool(self._held)
+
+    def flush(self, now_ns: int) -> list[Tick]:
+        """The ticks since the last call; `now_ns` is their time of arrival."""
+        self._settle(now_ns)
+        ticks, self._ticks = self._ticks, []
+        for tick in ticks:
+            if tick["time_ns"] is None:
+                tick["time_ns"] = now_ns
+        self._stamp_s = 0
+        return ticks
+
+    def take(self, name: str, arguments: tuple[Any, ...], now_ns: int) -> None:
+        """One message on the market's lines; raises ValueError for nonsense."""
+        if name == "tickByTickAllLast":
+            self._take_trade(now_ns, *arguments[1:5])
+        elif name == "tickByTickBidAsk":
+            self._take_both(*arguments[:5])
+        elif name == "priceSizeTick":
+            self._take_price(now_ns, *arguments)
+        elif name == "tickSize":
+            self._take_size(now_ns, *arguments)
+        elif name == "tickString":
+            self._take_string(now_ns, *arguments)
+        elif name == "marketDataType":
+            self.delayed = arguments[0] in (3, 4)
+        else:
+            self.counts[name] += 1
+
+    # Tick by tick
+
+    def _take_trade(
+        self, now_ns: int, second: int, price: float, size: float, marks: Any
+    ) -> None:
+        units = decimal_size(size)
+        if not is_price(price) or units is None:
+            raise ValueError(f"no trade: price {price!r}, size {size!r}")
+        if self.source != "ticks":
+            self.decide("ticks")
+        self.audit.tell(units * self._lot, now_ns)
+        kind = trade_type(marks)
+        if kind != "dark_trade":
+            self.last = price
+        time_ns = self._exchange_ns(second)
+        self._ticks.append(_tick(kind, price, float(units * self._lot), time_ns))
+
+    def _take_both(
+        self, second: int, bid: float, ask: float, bid_size: float, ask_size: float
+    ) -> None:
+        if self.source != "ticks":
+            self.decide("ticks")
+        follows = (self._newest_s or self._begun_ns // NS) < second
+        time_ns = self._exchange_ns(second)
+        if follows:
+            for side, price in self.best.items():
+                self._ticks.append(_tick(side, price, 0.0, time_ns))
+        for side, price, size in (("bid", bid, bid_size), ("ask", ask, ask_size)):
+            self._set_quote(side, price, size, time_ns)
+
+    def _exchange_ns(self, second: int) -> int:
+        if self._edge_s is None:
+            self._edge_s = second + EDGE_S
+        place = self._places[second] = self._places.get(second, 0) + 1
+        if len(self._places) > _LATE_SECONDS:
+            del self._places[min(self._places)]
+        self._newest_s = max(second, self._newest_s)
+        half_ns = AFTER_NS if second <= self._edge_s else 0
+        return second * NS + half_ns + place * STEP_NS
+
+    # Sampled
+
+    def _take_price(self, now_ns: int, kind: int, price: float, size: float) -> None:
+        kind = _LIVE_KIND.get(kind, kind)
+        if kind in (_BID, _ASK):
+            side = _SIDES[kind]
+            if self._quotes_are_sampled():
+                self._set_quote(side, price, size, None)
+            elif is_price(price):
+                self.best[side] = price
+        elif kind == _LAST and is_price(price):
+            self._settle(now_ns)
+            if self.listing.kind == "prices" and self.source != "ticks":
+                tick = _tick("trade", price, 0.0, self._sampled_ns())
+                if self.last is not None and price != self.last:
+                    self._add_sampled(tick)
+            self.last = price
+        elif kind == _CLOSE and is_price(price):
+            self.close = price
+
+    def _take_size(self, now_ns: int, kind: int, size: float) -> None:
+        kind = _LIVE_KIND.get(kind, kind)
+        units = decimal_size(size)
+        if units is None:
+            return
+        if kind == _VOLUME and self.listing.kind == "trades":
+            total = units * self._lot
+            if self._named and self.meter.is_unlike(total):
+                return
+            if self._pending is not None and self._pending != (total, self.last):
+                self._settle(now_ns)
+            self._pending = (total, self.last)
+        elif kind in (_BID_SIZE, _ASK_SIZE) and self._quotes_are_sampled():
+            side = _SIDES[kind]
+            if side in self.best and self.sizes.get(side) != float(units * self._lot):
+                self.sizes[side] = float(units * self._lot)
+                self._tell_quote(side, price=False)
+
+    def _take_string(self, now_ns: int, kind: int, text: str) -> None:
+        if kind == _LAST_TIME:
+            self._settle(now_ns)
+            self._stamp_s = int(text) if text.isdecimal() else 0
+        elif kind == self._string and self.listing.kind == "trades":
+            self._take_rt_volume(text, now_ns)
+
+    def _take_rt_volume(self, text: str, now_ns: int) -> None:
+        told = decode_rt_volume(text)
+        total = told.total * self._lot
+        if not self._named and self.meter.is_unlike(total):
+            self.meter.begin()
+        self._named = True
+        fresh = told.time_ns >= self._begun_ns - _OLD_NS
+        size = told.size * self._lot if told.size is not None and fresh else None
+        growth = self.meter.take(total, now_ns / NS, size)
+        if told.price is not None and is_price(told.price):
+            self.last = told.price
+        self._grow(growth, self.last, told.time_ns, now_ns)
+
+    def _settle(self, now_ns: int) -> None:
+        """Count a total of tick type 8, unless its RTVolume was counted meanwhile."""
+        if self._pending is None:
+            return
+        (total, price), self._pending = self._pending, None
+        growth = self.meter.take(total, now_ns / NS)
+        self._grow(growth, price, self._sampled_ns(), now_ns)
+
+    def _grow(
+        self, growth: Decimal, price: float | None, time_ns: int | None, now_ns: int
+    ) -> None:
+        if growth and self.source != "sampled":
+            self.audit.grow(growth, now_ns)
+        if growth and price is not None and self.source != "ticks":
+            self._add_sampled(_tick("trade", price, float(growth), time_ns))
+
+    def _add_sampled(self, tick: Tick) -> None:
+        if tick["time_ns"] is None:
+            self.counts["local"] += 1
+        (self._held if self.source == "undecided" else self._ticks).append(tick)
+
+    def _sampled_ns(self) -> int | None:
+        """The second of the last trade, if it was told with it."""
+        return self._stamp_s * NS if self._stamp_s and not self.delayed else None
+
+    # Quotes
+
+    def _quotes_are_sampled(self) -> bool:
+        return self.listing.kind != "quotes" or self.source == "sampled"
+
+    def _set_quote(
+        self, side: str, price: float, size: float, time_ns: int | None
+    ) -> None:
+        if not is_price(price):
+            self.best.pop(side, None)
+            self.sizes.pop(side, None)
+            return
+        units = decimal_size(size)
+        size = 0.0 if units is None else float(units * self._lot)
+        moved = self.best.get(side) != price
+        if moved or self.sizes.get(side) != size:
+            self.best[side], self.sizes[side] = price, size
+            self._tell_quote(side, price=moved, time_ns=time_ns)
+
+    def _tell_quote(
+        self, side: str, *, price: bool, time_ns: int | None = None
+    ) -> None:
+        """A new price is a `bid` or `ask` tick, a new size alone `bsize` or `asize`."""
+        best, size = self.best[side], self.sizes.get(side, 0.0)
+        if price and self.listing.kind == "quotes":
+            self._ticks.append(_tick(side, best, 0.0, time_ns))
+            price = False
+        kind = side if price else f"{side[0]}size"
+        self._ticks.append(_tick(kind, best, size, time_ns))
+
+
+def norm_trade(row: Any) -> Tick:
+    """A trade of ib_async's (`TickByTickAllLast`, `HistoricalTickLast`) as a tick."""
+    return {
+        "type": trade_type(row.tickAttribLast),
+        "price": row.price,
+        "size": row.size,
+        "time_ns": int(row.time.timestamp()) * NS,
+    }
+
+
+def trade_type(marks: Any) -> str:
+    """The type of a trade with TWS's marks `unreported` and `pastLimit`."""
+    if marks.unreported:
+        return "dark_trade"
+    return "utrade" if marks.pastLimit else "trade"
+
+
+def is_price(price: float) -> bool:
+    """Whether it is one: TWS says -1, 0 or the greatest double for none."""
+    return math.isfinite(price) and 0 < price < 1e300
+
+
+def _tick(kind: str, price: float, size: float, time_ns: int | None) -> Tick:
+    return {"type": kind, "price": price, "size": size, "time_ns": time_ns}
