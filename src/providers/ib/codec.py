@@ -24,7 +24,10 @@ MOST_FRAME = 16 << 20
 OLDEST = ib_async.Client.MinClientVersion
 _HELLO = f"v{OLDEST}..{ib_async.Client.MaxClientVersion}".encode()
 _START_API = 71
-_MISFITS = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
+_MISFITS = (
+    *(ArithmeticError, AttributeError, LookupError, StopIteration, TypeError),
+    ValueError,
+)
 Take = Callable[[str, tuple[Any, ...]], None]
 
 

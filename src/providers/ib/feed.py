@@ -88,10 +88,10 @@ class Stream:
         return StreamStatistics(
             source=tape.source,
             times=tape.times,
-            local_times=tape.counts["local"],
+            local_times=tape.sampler.local,
             missed=market.missed,
-            backwards=tape.meter.backwards,
-            resets=tape.meter.resets,
+            backwards=tape.sampler.meter.backwards,
+            resets=tape.sampler.meter.resets,
             pacing_waits=self.client.archive.ledger.waits,
             **named,
         )

@@ -18,7 +18,8 @@ from itertools import accumulate
 from typing import NamedTuple
 
 from .archive import PastTick
-from .tape import NS, Tick
+from .hours import NS
+from .tape import Tick
 
 PRINTED = frozenset(("trade", "utrade"))
 TRADES = PRINTED | {"dark_trade"}

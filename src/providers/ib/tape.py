@@ -5,9 +5,7 @@ Rules this file owns:
 1. Tick by tick every trade is told once, with the exchange's second; within it times
    rise by STEP_NS, so that a lost trade fits in wherever it belongs. What came in after
    a loss lies in the second's other half as long as trades may be missing before it.
-2. Sampled, each growth of the session's volume is a trade of that size, at the price
-   and the millisecond of its RTVolume; without one, at the last price, and at the last
-   trade's second or, if that is not told, the time of arrival (counted as `local`).
+2. Sampled, each growth of the session's volume is a trade, see `sampled`.
 3. A trade comes from one of the two only. Until it is decided which, sampled ones are
    held.
 4. What is traded but never printed (odd lots, average prices) is a `dark_trade`, what
@@ -26,9 +24,10 @@ from typing import Any
 
 from .audit import Audit
 from .contracts import Listing
-from .volume import VolumeMeter, decimal_size, decode_rt_volume
+from .hours import NS
+from .sampled import Growth, Sampler
+from .volume import decimal_size
 
-NS = 1_000_000_000
 AFTER_NS = 500_000_000
 STEP_NS = 1_000
 EDGE_S = 1
@@ -43,7 +42,6 @@ _LIVE_KIND = {
 is made: their bars lie when they arrive, as nothing else would be seen of them live."""
 _STRINGS = {233: _RT_VOLUME, 375: _RT_TRADE_VOLUME}
 _SIDES = {_BID: "bid", _ASK: "ask", _BID_SIZE: "bid", _ASK_SIZE: "ask"}
-_OLD_NS = 60 * NS
 _LATE_SECONDS = 8
 
 Tick = dict[str, Any]
@@ -58,22 +56,17 @@ class Tape:
     def __init__(self, listing: Listing, rt_volume: int = 233) -> None:
         self.listing = listing
         self.source = "sampled"
-        self.last: float | None = None
         self.close: float | None = None
         self.best: dict[str, float] = {}
         self.sizes: dict[str, float] = {}
-        self.meter = VolumeMeter()
+        self.sampler = Sampler(listing.lot)
         self.audit = Audit()
         self.counts: Counter[str] = Counter()
-        self.delayed = False
         self._string = _STRINGS[rt_volume]
         self._lot = Decimal(listing.lot)
         self._ticks: list[Tick] = []
         self._held: list[Tick] = []
-        self._pending: tuple[Decimal, float | None] | None = None
-        self._named = False
-        self._stamp_s = 0
-        self._begun_ns = 0
+        self._begun_s = 0
         self._edge_s: int | None = None
         self._newest_s = 0
         self._places: dict[int, int] = {}
@@ -81,12 +74,10 @@ class Tape:
     def begin(self, now_ns: int, *, by_tick: bool) -> None:
         """Another subscription begins; `by_tick`: tick-by-tick data were asked for."""
         self.source = "undecided" if by_tick else "sampled"
-        self.meter.begin()
+        self.sampler.begin(now_ns)
         self.audit.begin()
         self._held.clear()
-        self._pending = None
-        self._named = False
-        self._begun_ns = now_ns
+        self._begun_s = now_ns // NS
         self._edge_s = None
         self._newest_s = 0
         self._places.clear()
@@ -102,6 +93,7 @@ class Tape:
 
     def decide(self, source: str) -> None:
         """From now on trades come from "ticks" or "sampled"."""
+        self._collect(self._begun_s * NS)
         if self.source == "undecided" and source == "sampled":
             self._ticks += self._held
             if self.listing.kind == "quotes":
@@ -116,16 +108,16 @@ class Tape:
         quote = self.best.get(self.listing.bars_from) or self.best.get("bid")
         if self.listing.kind == "quotes":
             return quote or self.close
-        return self.last or self.close or quote
+        return self.sampler.last or self.close or quote
 
     @property
     def times(self) -> str:
         """Of what kind the times of its ticks are."""
         if self.source == "ticks":
             return "exchange, seconds"
-        if self._named:
+        if self.sampler.named:
             return "exchange, milliseconds"
-        return "arrival" if self.counts["local"] else "exchange, seconds"
+        return "arrival" if self.sampler.local else "exchange, seconds"
 
     @property
     def waiting(self) -> bool:
@@ -134,12 +126,13 @@ class Tape:
 
     def flush(self, now_ns: int) -> list[Tick]:
         """The ticks since the last call; `now_ns` is their time of arrival."""
-        self._settle(now_ns)
+        self.sampler.settle(now_ns)
+        self._collect(now_ns)
+        self.sampler.end_chunk()
         ticks, self._ticks = self._ticks, []
         for tick in ticks:
             if tick["time_ns"] is None:
                 tick["time_ns"] = now_ns
-        self._stamp_s = 0
         return ticks
 
     def take(self, name: str, arguments: tuple[Any, ...], now_ns: int) -> None:
@@ -155,7 +148,7 @@ class Tape:
         elif name == "tickString":
             self._take_string(now_ns, *arguments)
         elif name == "marketDataType":
-            self.delayed = arguments[0] in (3, 4)
+            self.sampler.delayed = arguments[0] in (3, 4)
         else:
             self.counts[name] += 1
 
@@ -172,7 +165,7 @@ class Tape:
         self.audit.tell(units * self._lot, now_ns)
         kind = trade_type(marks)
         if kind != "dark_trade":
-            self.last = price
+            self.sampler.last = price
         time_ns = self._exchange_ns(second)
         self._ticks.append(_tick(kind, price, float(units * self._lot), time_ns))
 
@@ -181,7 +174,7 @@ class Tape:
     ) -> None:
         if self.source != "ticks":
             self.decide("ticks")
-        follows = (self._newest_s or self._begun_ns // NS) < second
+        follows = (self._newest_s or self._begun_s) < second
         time_ns = self._exchange_ns(second)
         if follows:
             for side, price in self.best.items():
@@ -210,12 +203,7 @@ class Tape:
             elif is_price(price):
                 self.best[side] = price
         elif kind == _LAST and is_price(price):
-            self._settle(now_ns)
-            if self.listing.kind == "prices" and self.source != "ticks":
-                tick = _tick("trade", price, 0.0, self._sampled_ns())
-                if self.last is not None and price != self.last:
-                    self._add_sampled(tick)
-            self.last = price
+            self._take_last(price, now_ns)
         elif kind == _CLOSE and is_price(price):
             self.close = price
 
@@ -225,12 +213,7 @@ class Tape:
         if units is None:
             return
         if kind == _VOLUME and self.listing.kind == "trades":
-            total = units * self._lot
-            if self._named and self.meter.is_unlike(total):
-                return
-            if self._pending is not None and self._pending != (total, self.last):
-                self._settle(now_ns)
-            self._pending = (total, self.last)
+            self.sampler.take_total(units, now_ns)
         elif kind in (_BID_SIZE, _ASK_SIZE) and self._quotes_are_sampled():
             side = _SIDES[kind]
             if side in self.best and self.sizes.get(side) != float(units * self._lot):
@@ -239,48 +222,32 @@ class Tape:
 
     def _take_string(self, now_ns: int, kind: int, text: str) -> None:
         if kind == _LAST_TIME:
-            self._settle(now_ns)
-            self._stamp_s = int(text) if text.isdecimal() else 0
+            self.sampler.take_time(text, now_ns)
         elif kind == self._string and self.listing.kind == "trades":
-            self._take_rt_volume(text, now_ns)
+            self.sampler.take_rt_volume(text, now_ns)
 
-    def _take_rt_volume(self, text: str, now_ns: int) -> None:
-        told = decode_rt_volume(text)
-        total = told.total * self._lot
-        if not self._named and self.meter.is_unlike(total):
-            self.meter.begin()
-        self._named = True
-        fresh = told.time_ns >= self._begun_ns - _OLD_NS
-        size = told.size * self._lot if told.size is not None and fresh else None
-        growth = self.meter.take(total, now_ns / NS, size)
-        if told.price is not None and is_price(told.price):
-            self.last = told.price
-        self._grow(growth, self.last, told.time_ns, now_ns)
+    def _take_last(self, price: float, now_ns: int) -> None:
+        """A trade's price: that of an index is all that there is of a trade."""
+        sampler = self.sampler
+        before = sampler.last
+        sampler.take_last(price, now_ns)
+        if self.listing.kind == "prices" and before not in (None, price):
+            time_ns = sampler.stamp_ns
+            sampler.local += time_ns is None
+            self._add_sampled((price, Decimal(0), time_ns or now_ns))
 
-    def _settle(self, now_ns: int) -> None:
-        """Count a total of tick type 8, unless its RTVolume was counted meanwhile."""
-        if self._pending is None:
-            return
-        (total, price), self._pending = self._pending, None
-        growth = self.meter.take(total, now_ns / NS)
-        self._grow(growth, price, self._sampled_ns(), now_ns)
+    def _collect(self, now_ns: int) -> None:
+        """What the volume has grown by."""
+        for growth in self.sampler.drain():
+            if self.source != "sampled":
+                self.audit.grow(growth[1], now_ns)
+            if self.source != "ticks":
+                self._add_sampled(growth)
 
-    def _grow(
-        self, growth: Decimal, price: float | None, time_ns: int | None, now_ns: int
-    ) -> None:
-        if growth and self.source != "sampled":
-            self.audit.grow(growth, now_ns)
-        if growth and price is not None and self.source != "ticks":
-            self._add_sampled(_tick("trade", price, float(growth), time_ns))
-
-    def _add_sampled(self, tick: Tick) -> None:
-        if tick["time_ns"] is None:
-            self.counts["local"] += 1
+    def _add_sampled(self, growth: Growth) -> None:
+        price, size, time_ns = growth
+        tick = _tick("trade", price, float(size), time_ns)
         (self._held if self.source == "undecided" else self._ticks).append(tick)
-
-    def _sampled_ns(self) -> int | None:
-        """The second of the last trade, if it was told with it."""
-        return self._stamp_s * NS if self._stamp_s and not self.delayed else None
 
     # Quotes
 

@@ -1,0 +1,120 @@
+"""What of a second is missing, told from what is known of it by order and size."""
+
+from collections.abc import Sequence
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from providers.ib.archive import PastTick
+from providers.ib.hours import NS
+from providers.ib.known import Known, KnownTrades
+
+S = 1_795_444_320
+
+
+def listed(*rows: tuple[float, int] | tuple[float, int, str]) -> list[PastTick]:
+    kinds = (row[2] if len(row) > 2 else "trade" for row in rows)
+    return [
+        PastTick(S, kind, row[0], Decimal(row[1]))
+        for row, kind in zip(rows, kinds, strict=True)
+    ]
+
+
+def told(known: KnownTrades, epoch: int, *rows: tuple[float, int, int]) -> None:
+    """Price, size and nanoseconds after the second."""
+    known.add(
+        [
+            {"type": "trade", "price": price, "size": size, "time_ns": S * NS + at}
+            for price, size, at in rows
+        ],
+        epoch,
+    )
+
+
+def missing(
+    known: KnownTrades, rows: Sequence[PastTick], epoch: int = 1
+) -> list[tuple[Any, ...]]:
+    ticks, _ = known.missing(S, rows, epoch)
+    return [(tick["price"], tick["size"], tick["time_ns"] - S * NS) for tick in ticks]
+
+
+def test_of_a_second_nothing_is_known_of_all_is_missing_in_order() -> None:
+    rows = listed((10.0, 1), (11.0, 2), (12.0, 3, "dark_trade"))
+    assert missing(KnownTrades(), rows) == [(10.0, 1, 0), (11.0, 2, 1), (12.0, 3, 2)]
+
+
+def test_what_lies_between_two_subscriptions_is_missing() -> None:
+    known = KnownTrades()
+    told(known, 1, (10.0, 1, 1000), (10.0, 1, 2000))
+    told(known, 2, (10.0, 1, 500_000_000))
+    rows = listed((10.0, 1), (10.0, 1), (11.0, 5), (9.0, 2), (10.0, 1))
+    assert missing(known, rows) == [(11.0, 5, 2001), (9.0, 2, 2002)]
+
+
+def test_what_was_lost_in_the_middle_is_put_in_its_place() -> None:
+    known = KnownTrades()
+    told(known, 1, (10.0, 1, 1000), (12.0, 1, 2000))
+    rows = listed((9.0, 4), (10.0, 1), (11.0, 5), (12.0, 1), (13.0, 1))
+    assert missing(known, rows) == [(9.0, 4, 0), (11.0, 5, 1001), (13.0, 1, 2001)]
+
+
+def test_growth_of_several_trades_is_known_by_its_size() -> None:
+    known = KnownTrades()
+    told(known, 1, (11.0, 3, 250_000_000))  # told as one, was two
+    told(known, 2, (10.0, 4, 900_000_000))
+    rows = listed((10.0, 1), (11.0, 2), (12.0, 7), (9.0, 1), (10.0, 3))
+    assert missing(known, rows) == [(12.0, 7, 250_000_001)]
+
+
+def test_a_sum_of_unknown_prices_is_known_by_its_size_too() -> None:
+    known = KnownTrades()
+    known.put(Known(0, S * NS + 5, "trade", 0.0, Decimal(3)))
+    assert missing(known, listed((10.0, 1), (11.0, 2), (12.0, 7)), 0) == [(12.0, 7, 6)]
+
+
+def test_what_is_known_and_not_listed_changes_nothing() -> None:
+    known = KnownTrades()
+    told(known, 2, (10.0, 1, 1000), (11.0, 2, 2000))
+    ticks, whole = known.missing(S, listed((10.0, 1)), 1)
+    assert ticks == [] and not whole
+
+
+def test_seconds_are_forgotten_when_neither_gap_nor_age_needs_them() -> None:
+    known = KnownTrades()
+    for second in range(100):
+        known.put(Known(1, second * NS, "trade", 1.0, Decimal(1)))
+    known.forget(10)
+    assert known.size(9) == 0 and known.size(10) == 1
+    known.forget(1 << 40)
+    assert known.size(60) == 0 and known.size(80) == 1
+
+
+trades = st.lists(
+    st.tuples(st.integers(1, 4).map(float), st.integers(1, 5)), max_size=12
+)
+
+
+@given(trades, st.integers(0, 12), st.integers(0, 12))
+def test_known_and_missing_together_are_what_is_listed(
+    rows: list[tuple[float, int]], first: int, second: int
+) -> None:
+    begin, end = sorted((min(first, len(rows)), min(second, len(rows))))
+    known = KnownTrades()
+    told(known, 1, *((*row, 1000 * (n + 1)) for n, row in enumerate(rows[:begin])))
+    half = 500_000_000
+    told(known, 2, *((*row, half + n) for n, row in enumerate(rows[end:])))
+    found = missing(known, listed(*rows))
+    assert [(price, int(size)) for price, size, _ in found] == rows[begin:end]
+    assert all(1000 * begin <= at < half for _, _, at in found)
+
+
+@pytest.mark.parametrize("lost", range(5))
+def test_any_one_of_distinct_trades_is_found(lost: int) -> None:
+    rows = [(10.0 + n, 1 + n) for n in range(5)]
+    known = KnownTrades()
+    told(known, 3, *((*row, 1000 * (n + 1)) for n, row in enumerate(rows) if n != lost))
+    (found,) = missing(known, listed(*rows), 3)
+    assert found[0] == rows[lost][0]
