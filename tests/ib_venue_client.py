@@ -1,7 +1,7 @@
 """A bare client of the simulated gateway, and the requests it sends."""
 
 import struct
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -241,6 +241,13 @@ async def open_client(
         await client.hello(100, high)
         await client.start(client_id)
         yield client
+
+
+def find(part: Sequence[Any], whole: Sequence[Any]) -> int:
+    """Where a part begins in a whole; fails if it is not there, in one piece."""
+    length = len(part)
+    places = range(len(whole) - length + 1)
+    return next(at for at in places if whole[at : at + length] == part)
 
 
 def utc(time_s: int) -> str:

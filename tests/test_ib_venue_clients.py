@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import trio
+from ib_venue_client import find
 
 from providers.ib.venue import HistoryLimits, Tape, Venue, open_venue
 
@@ -163,9 +164,8 @@ def check_history(venue: Venue, got: Got) -> None:
     truth = venue.trades("AAPL")
     shown = [(row.time_ns // 10**9, row.price, row.size) for row in truth]
     ticks = [tuple(row) for row in got["ticks"]]
-    at = shown.index(ticks[0])
     assert len(ticks) >= 100
-    assert shown[at : at + len(ticks)] == ticks
+    find(ticks, shown)
     assert got["head"] == truth[0].time_ns // 10**9
 
 
@@ -173,9 +173,7 @@ def check_ticks(venue: Venue, got: Got) -> None:
     """Every trade came once and in order, quotes and bars of 5 s are the venue's."""
     truth = [(row.price, row.size) for row in venue.trades("AAPL")]
     told = [tuple(row)[-2:] for row in got["trades"]]
-    assert any(
-        truth[at : at + len(told)] == told for at in range(len(truth) - len(told) + 1)
-    )
+    find(told, truth)
     quotes = {(row.bid, row.ask) for row in venue.quotes("EUR.USD")}
     first = 1 if len(got["quotes"][0]) > 2 else 0  # with the time before it
     assert {tuple(row[first : first + 2]) for row in got["quotes"]} <= quotes

@@ -216,6 +216,9 @@ def test_nothing_is_quoted_or_traded_while_the_hours_are_closed() -> None:
         keep_hours=True,
     )
     assert market.rows()["time_ns"][-1] < at("2026-11-21T01:00") * NS
+    stamps = market.quotes()["time_ns"] // NS
+    assert len(stamps) > 10
+    assert all(market.hours.at(int(stamp)) for stamp in stamps)
     before = market.quote
     assert market.flutter(start_ns + NS) is before
     opening_ns = at("2026-11-23T09:00") * NS

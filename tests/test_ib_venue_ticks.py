@@ -17,6 +17,7 @@ from ib_venue_client import (
     OLD,
     Client,
     Fields,
+    find,
     open_client,
     twelve,
 )
@@ -324,12 +325,7 @@ async def test_every_trade_comes_once_and_in_order(venue: Venue) -> None:
     assert {row[1:3] == ["4", "2"] for row in told} == {True}
     shown = [(int(row[3]), float(row[4]), Decimal(row[5])) for row in told]
     known = [(row.time_ns // 10**9, row.price, row.exact_size) for row in truth]
-    first = len(known) - next(
-        at
-        for at in range(1, len(known))
-        if known[-at : len(known) - at + len(shown)] == shown
-    )
-    assert known[first : first + len(shown)] == shown
+    find(shown, known)
     assert {row[6] for row in told} == {"0"}
     assert {row[7] for row in told} <= {"NYSE", "AMEX", "CBOE", "ISE", "ARCA"} | {
         "NASDAQ",
@@ -352,8 +348,7 @@ async def test_every_quote_comes_once_and_its_midpoint(venue: Venue) -> None:
         (row.time_ns // 10**9, row.bid, row.ask, row.bid_size, row.ask_size)
         for row in truth
     ]
-    at = known.index(shown[0])  # type: ignore[arg-type]
-    assert known[at : at + len(shown)] == shown
+    at = find(shown, known)
     middles = [float(row[4]) for row in told if row[1] == "5"]
     expected = [(row.bid + row.ask) / 2 for row in truth[at : at + len(middles)]]
     assert middles == pytest.approx(expected, abs=1e-9)

@@ -78,12 +78,30 @@ class TicksAsked(NamedTuple):
     rth: bool
 
 
+class HeadAsked(NamedTuple):
+    """A request for the time of the first trade or quote."""
+
+    found: Found
+    what: str
+    format: int
+
+
+Asked = BarsAsked | TicksAsked | HeadAsked
+
+
 def read_bars(fields: Fields, found: Found) -> BarsAsked:
     """The fields of reqHistoricalData after the contract."""
     fields.flag()  # includeExpired
     end, step, duration = fields.text(), fields.text(), fields.text()
     rth, what, form = fields.flag(), fields.text().upper(), fields.integer()
     return BarsAsked(found, end, step, duration, rth, what, form, fields.flag())
+
+
+def read_head(fields: Fields, found: Found) -> HeadAsked:
+    """The fields of reqHeadTimeStamp after the contract."""
+    fields.flag()  # includeExpired
+    fields.flag()  # useRTH: the first one counts either way
+    return HeadAsked(found, fields.text().upper(), fields.integer())
 
 
 def check_bars(asked: BarsAsked, limits: HistoryLimits) -> None:

@@ -1,7 +1,7 @@
 """Answers to requests for history at a simulated gateway: bars, ticks, head times."""
 
 import time
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from functools import partial
 
 import numpy as np
@@ -12,7 +12,9 @@ from piker_core.simulation.market import NS, Rows
 from .venue_asked import (
     NO_ZONE,
     SERVICE,
+    Asked,
     BarsAsked,
+    HeadAsked,
     TicksAsked,
     check_bars,
     check_shown,
@@ -21,6 +23,7 @@ from .venue_asked import (
     no_permission,
     parse_time,
     read_bars,
+    read_head,
     read_ticks,
 )
 from .venue_bars import TRADED, BarUpdates, Series, span_bars, window
@@ -82,9 +85,7 @@ class History:
         end_s = self._time_s(link, fields.request_id, asked.end)
         answer = partial(self._send_bars, link, fields.request_id, asked, end_s)
         paced = asked.period_s <= PACED_S
-        kind = (asked.found.contract.con_id, asked.found.exchange, asked.what)
-        cost = 2 if asked.what == "BID_ASK" else 1
-        self._begin(link, fields, answer, (kind, asked) if paced else None, cost)
+        self._begin(link, fields, answer, asked if paced else None)
 
     def ticks(self, link: Link, fields: Fields) -> None:
         """reqHistoricalTicks."""
@@ -94,23 +95,16 @@ class History:
         self._allow(link, asked.found, "Failed to request historical ticks:", 10187)
         time_s = self._time_s(link, fields.request_id, asked.start or asked.end)
         answer = partial(self._send_ticks, link, fields.request_id, asked, time_s)
-        kind = (asked.found.contract.con_id, asked.found.exchange, asked.what)
-        cost = 2 if asked.what == "BID_ASK" else 1
-        self._begin(link, fields, answer, (kind, asked), cost)
+        self._begin(link, fields, answer, asked)
 
     def head(self, link: Link, fields: Fields) -> None:
         """reqHeadTimeStamp."""
         fields.read_id()
-        found = self._directory.resolve(fields.contract())
-        fields.flag()  # includeExpired
-        fields.flag()  # useRTH: the first trade counts either way
-        what, form = fields.text().upper(), fields.integer()
-        check_shown(found, what)
-        self._allow(link, found, SERVICE, 162)
-        asked = ("head", found, what, form)
-        answer = partial(self._send_head, link, fields.request_id, found, what, form)
-        kind = (found.contract.con_id, found.exchange, what)
-        self._begin(link, fields, answer, (kind, asked), 1)
+        asked = read_head(fields, self._directory.resolve(fields.contract()))
+        check_shown(asked.found, asked.what)
+        self._allow(link, asked.found, SERVICE, 162)
+        answer = partial(self._send_head, link, fields.request_id, asked)
+        self._begin(link, fields, answer, asked)
 
     def cancel(self, link: Link, fields: Fields) -> None:
         """cancelHistoricalData: of bars that go on, or of an answer to come."""
@@ -161,8 +155,7 @@ class History:
         link: Link,
         fields: Fields,
         answer: Callable[[], bool],
-        paced: tuple[Hashable, Hashable] | None,
-        cost: int,
+        paced: Asked | None,
     ) -> None:
         """Answer a request, unless a limit, a fault or a farm is against it."""
         key = (link, fields.request_id)
@@ -174,8 +167,7 @@ class History:
             text = f"Only {most} simultaneous API historical data requests allowed."
             raise Refused(322, f"Error processing request.-'cn' : cause - {text}")
         fault = self._faults.take_history()
-        now_s = trio.current_time()
-        kept = paced is None or self.pacing.take(now_s, *paced, cost)
+        kept = paced is None or self._take(paced)
         if not kept or fault == "pacing_violation":
             raise Refused(162, f"{SERVICE}Historical data request pacing violation")
         if self._status.linked and not self._status.has("history"):
@@ -187,6 +179,12 @@ class History:
                 self.nursery.start_soon(self._finish_later, key, answer)
             else:
                 self._finish(key, answer)
+
+    def _take(self, asked: Asked) -> bool:
+        """Count a request that is paced; whether it keeps the limits."""
+        kind = (asked.found.contract.con_id, asked.found.exchange, asked.what)
+        cost = 2 if asked.what == "BID_ASK" else 1
+        return self.pacing.take(trio.current_time(), kind, asked, cost)
 
     async def _finish_later(self, key: Key, answer: Callable[[], bool]) -> None:
         await trio.sleep(self._faults.slow_history_s)
@@ -264,16 +262,12 @@ class History:
         time_s, price = midpoint_fields(contract, row)
         return (time_s, 0, price, 0)
 
-    def _send_head(
-        self, link: Link, request_id: int, found: Found, what: str, form: int
-    ) -> bool:
-        market = found.market
-        rows = market.rows() if what in TRADED else market.quotes()
-        if not len(rows):
-            raise no_data(found, what)
-        first_s = int(rows["time_ns"][0]) // NS
+    def _send_head(self, link: Link, request_id: int, asked: HeadAsked) -> bool:
+        first_s = asked.found.market.first_s(asked.what in TRADED)
+        if not first_s:
+            raise no_data(asked.found, asked.what)
         stamp = time.strftime("%Y%m%d-%H:%M:%S", time.gmtime(first_s))
-        link.send(frame(88, request_id, first_s if form == 2 else stamp))
+        link.send(frame(88, request_id, first_s if asked.format == 2 else stamp))
         return False
 
 

@@ -109,7 +109,7 @@ class Sampled:
         day_ns = market.day_begin_ns(now_ns)
         if day_ns != self._day_ns:
             self._day_ns, self._index = day_ns, market.index_at(day_ns)
-            self._totals, self._told, self._sent = None, None, {}
+            self._totals = self._told = None
             self._printed = self._last_printed(market.rows()[: self._index], 0)
         rows = market.rows()[self._index : upto]
         if not len(rows):
