@@ -52,11 +52,11 @@ class Client:
         """
         wanted = parse_name(market_name)
         known = self.gateway.known
-        if refresh or wanted.symbol not in known:
-            listing = await self._find(wanted)
-            known[wanted.symbol] = listing
-            known[listing.symbol] = listing
-        return known[wanted.symbol]
+        async with self.gateway.finding.setdefault(wanted.symbol, trio.Lock()):
+            if refresh or wanted.symbol not in known:
+                listing = await self._find(wanted)
+                known[wanted.symbol] = known[listing.symbol] = listing
+            return known[wanted.symbol]
 
     async def _find(self, wanted: Wanted) -> Listing:
         for fields in queries(wanted):
@@ -94,19 +94,20 @@ class Client:
         return describe(symbol, row, rule, self.config, session.version)
 
     async def _rule(self, number: int) -> Rule:
-        """Price steps by price."""
+        """Price steps by price; answers have no number but the rule's own."""
         known = self.gateway.rules
-        if number not in known:
-            session = await self.session()
-            rows = await session.ask(
-                lambda requests, _: requests.reqMarketRule(number),
-                lambda kind, _: kind == "marketRule",
-                what=f"market rule {number}",
-                timeout_s=self.config.request_timeout_s,
-                key=("marketRule", number),
-            )
-            known[number] = read_rule(rows[-1][0])
-        return known[number]
+        async with self.gateway.finding.setdefault(f"rule {number}", trio.Lock()):
+            if number not in known:
+                session = await self.session()
+                rows = await session.ask(
+                    lambda requests, _: requests.reqMarketRule(number),
+                    lambda kind, _: kind == "marketRule",
+                    what=f"market rule {number}",
+                    timeout_s=self.config.request_timeout_s,
+                    key=("marketRule", number),
+                )
+                known[number] = read_rule(rows[-1][0])
+            return known[number]
 
     async def search(self, pattern: str) -> list[Listing]:
         """Contracts whose symbol or name begins with a text: at most 16."""

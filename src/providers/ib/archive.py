@@ -190,8 +190,8 @@ class Archive:
         cancel: Any = None,
     ) -> list[tuple[Any, ...]]:
         async with self._slots:
-            session = await self._session(what)
             await self.ledger.take(request, line, urgent=urgent)
+            session = await self._session(what)
             try:
                 return await session.ask(
                     send,

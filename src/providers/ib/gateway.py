@@ -48,6 +48,7 @@ class Gateway:
         self.users = 0
         self.known: dict[str, Listing] = {}
         self.rules: dict[int, Rule] = {}
+        self.finding: dict[str, trio.Lock] = {}
         self.search_turn = trio.Lock()
         self.search_at_s = 0.0
         self._session: Session | None = None

@@ -21,13 +21,13 @@ Rules this file owns:
    connection. What is no longer waited for is cancelled at TWS.
 2. Silence of `ping_s` is answered with a question for the time; a connection that says
    nothing for `liveness_s` more is dead, whatever its socket says.
-3. At most `message_rate` frames leave within any second.
+3. At most `message_rate` frames leave within any second, a quarter of them at once.
 4. A message that cannot be read is counted, logged once of its kind, and left.
 """
 
 import errno
 import logging
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Hashable
 from contextlib import asynccontextmanager
 from functools import partial
@@ -35,13 +35,16 @@ from typing import TYPE_CHECKING, Any
 
 import trio
 
-from piker_core.errors import ConfigError, PikerError, ProviderError
+from piker_core.errors import ConfigError, ProviderError
 from piker_core.tasks import open_nursery
 
 from . import codes
+from .answer import Answer, Ends
 from .config import Config
+from .dial import dial
 from .library import load_codec
 from .links import Event, Links
+from .outbox import Outbox
 
 if TYPE_CHECKING:
     from .codec import Frames, Reader
@@ -53,35 +56,6 @@ _UNNUMBERED = frozenset(("nextValidId", "managedAccounts", "currentTime"))
 
 log = logging.getLogger("providers.ib")
 Handler = Callable[[str, tuple[Any, ...]], None]
-
-
-class Answer:
-    """What came in for one request."""
-
-    def __init__(self, what: str, ends: Callable[[str, tuple[Any, ...]], bool]) -> None:
-        self.rows: list[tuple[Any, ...]] = []
-        self.error: PikerError | None = None
-        self.done = trio.Event()
-        self._what = what
-        self._ends = ends
-
-    def take(self, name: str, arguments: tuple[Any, ...]) -> None:
-        """A message on the request."""
-        if name == "error":
-            code, text = arguments
-            if not codes.is_notice(code):
-                self.fail(codes.request_error(code, text, self._what))
-            return
-        if arguments:
-            self.rows.append(arguments)
-        if self._ends(name, arguments):
-            self.done.set()
-
-    def fail(self, error: PikerError) -> None:
-        """There will be no more."""
-        if not self.done.is_set():
-            self.error = error
-            self.done.set()
 
 
 class Session:
@@ -121,9 +95,7 @@ class Session:
         self._stream = stream
         self._frames: Frames = self._codec.Frames()
         self._reader: Reader
-        self._outbox: deque[bytes] = deque()
-        self._wake = trio.Event()
-        self._sent: deque[float] = deque()
+        self._outbox = Outbox(stream, config.message_rate)
         self._answers: set[Answer] = set()
         self._timeouts = 0
         self._id = _FIRST_ID
@@ -154,7 +126,7 @@ class Session:
     async def ask(
         self,
         send: Callable[[Any, int], None],
-        ends: Callable[[str, tuple[Any, ...]], bool],
+        ends: Ends,
         *,
         what: str,
         timeout_s: float,
@@ -177,8 +149,7 @@ class Session:
         self._answers.add(answer)
         try:
             send(self.requests, number)
-            queue_s = len(self._outbox) / self.config.message_rate
-            with trio.move_on_after(timeout_s + queue_s) as limit:
+            with trio.move_on_after(timeout_s + self._outbox.wait_s) as limit:
                 await answer.done.wait()
             if limit.cancelled_caught and not answer.done.is_set():
                 raise self._timed_out(what, timeout_s)
@@ -226,7 +197,7 @@ class Session:
                 while not self._greeted.is_set():
                     if not await self._receive():
                         raise codes.closed_error(self.address)
-                    await self._flush()
+                    await self._outbox.flush()
         except trio.TooSlowError:
             raise codes.silent_error(self.address) from None
         except self._codec.BrokenFraming:
@@ -245,7 +216,7 @@ class Session:
         try:
             with self._scope:
                 async with open_nursery() as nursery:
-                    nursery.start_soon(self._write)
+                    nursery.start_soon(self._outbox.run)
                     nursery.start_soon(self._watch)
                     await self._read()
                     nursery.cancel_scope.cancel()
@@ -294,7 +265,7 @@ class Session:
                 f"TWS at {self.address} is too old (server version {self.version}, "
                 f"{self._codec.OLDEST} is needed): update it"
             )
-        self.requests = self._codec.Requests(self._enqueue, self.version)
+        self.requests = self._codec.Requests(self._outbox.add, self.version)
         self._reader = self._codec.Reader(self._codec.Inbox(self._take), self.version)
         self.requests.start(self.client_id)
 
@@ -357,35 +328,6 @@ class Session:
         for notice in list(self.notices):
             notice(event, code, text)
 
-    # Out
-
-    def _enqueue(self, frame: bytes) -> None:
-        self._outbox.append(frame)
-        self._wake.set()
-
-    async def _write(self) -> None:
-        while True:
-            await self._flush()
-            self._wake = trio.Event()
-            if not self._outbox:
-                await self._wake.wait()
-
-    async def _flush(self) -> None:
-        """Send what is queued, as fast as TWS allows."""
-        while self._outbox:
-            now_s = trio.current_time()
-            while self._sent and self._sent[0] <= now_s - 1:
-                self._sent.popleft()
-            room = self.config.message_rate - len(self._sent)
-            if room <= 0:
-                await trio.sleep_until(self._sent[0] + 1)
-                continue
-            batch = [
-                self._outbox.popleft() for _ in range(min(room, len(self._outbox)))
-            ]
-            self._sent.extend([now_s] * len(batch))
-            await self._stream.send_all(b"".join(batch))
-
     async def _watch(self) -> None:
         """Ask for the time when nothing is heard; give up when nothing comes then."""
         config, asked = self.config, False
@@ -412,7 +354,7 @@ async def open_session(
     Raises ProviderError if nobody listens, or who listens does not greet; ConfigError
     for a `client_id` that is in use and an account that is not ours.
     """
-    stream = await _connect(config)
+    stream = await dial(config)
     async with stream:
         session = Session(config, client_id, stream, counts)
         await session.greet()
@@ -422,22 +364,3 @@ async def open_session(
                 yield session
             finally:
                 session.abandon("closed by us")
-
-
-async def _connect(config: Config) -> trio.SocketStream:
-    try:
-        with trio.fail_after(config.connect_timeout_s):
-            return await trio.open_tcp_stream(config.host, config.port)
-    except trio.TooSlowError:
-        cause = OSError(0, f"no answer within {config.connect_timeout_s:g} s")
-        raise codes.unreachable_error(config.address, cause) from None
-    except OSError as error:
-        raise codes.unreachable_error(config.address, _root(error)) from None
-
-
-def _root(error: OSError) -> OSError:
-    """The system's own error: trio wraps those of all the addresses it tried."""
-    cause: BaseException | None = error.__cause__
-    while isinstance(cause, BaseExceptionGroup):
-        cause = cause.exceptions[0]
-    return cause if isinstance(cause, OSError) else error
