@@ -36,7 +36,7 @@ from .session import Session
 from .tape import Tape
 from .watch import keep_hours, watch
 
-FIRST_QUOTE_S = 4.0
+FIRST_QUOTE_S = 1.0
 """How long TWS may take to say something of a market before its history is asked."""
 _INBOX_MOST = 20_000
 _RETRY_MOST_S = 600.0
@@ -190,6 +190,10 @@ class Stream:
             await market.flush(now_ns)
             if market.up:
                 self._served(market)
+        self.note_progress()
+
+    def note_progress(self) -> None:
+        """Whether all markets have started, and have a price."""
         markets = self.markets.values()
         if not self.live.is_set() and all(market.started for market in markets):
             self.live.set()

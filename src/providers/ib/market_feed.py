@@ -18,6 +18,7 @@ from decimal import Decimal
 from typing import Any
 
 import msgspec
+import trio
 
 import piker_core as pk
 
@@ -35,6 +36,8 @@ _SEAM_S = 60
 _FRESH_NS = 5 * NS
 """What is heard so soon after a line was asked for may be what was known before."""
 PUSH_TICKS = 50
+_WORD_S = 2.0
+"""How soon a line tells something once it is acknowledged, if there is anything."""
 _TICKED = frozenset(("ack", "word", "tick", "farm", "retry"))
 """What a market may wait for when its line tells something."""
 Quote = dict[str, Any]
@@ -208,13 +211,16 @@ class MarketFeed:
 
     def _open_gaps(self, start_ns: int, end_ns: int, cause: str) -> None:
         """What was lost of open hours; at other times there was nothing to lose."""
-        for begin_ns, close_ns in self.hours.spans(start_ns, end_ns):
-            if begin_ns > start_ns:
-                self.handle.set_status("closed")
+        spans = self.hours.spans(start_ns, end_ns)
+        for begin_ns, close_ns in spans:
             gap = self._gap(begin_ns, close_ns, cause)
-            if cause == "restart":
+            if cause == "restart" or begin_ns > start_ns:
                 gap.next_s = begin_ns // NS
+            if close_ns < end_ns:
+                gap.until_s = -(-close_ns // NS)
             self._record(gap)
+        if spans != [(start_ns, end_ns)]:  # what is not on record was no loss
+            self.handle.set_status("closed")
 
     def open_audit_gap(self, start_ns: int, end_ns: int) -> None:
         """The volume says that trades are missing which the stream should have told."""
@@ -269,6 +275,7 @@ class MarketFeed:
         if name in ("tickReqParams", "marketDataType"):
             if self.awaits == "ack":
                 self.awaits = "word"
+                self.due_s = trio.current_time() + _WORD_S
         else:
             self.heard_ns = now_ns
             if now_ns - self._asked_ns > _FRESH_NS:

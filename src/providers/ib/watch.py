@@ -54,6 +54,7 @@ async def _watch_line(
     if market.awaits in _DUE and now_s > market.due_s:
         if market.awaits == "word" and market.tape.price is None:
             market.come_up(now_ns)
+            stream.note_progress()
             return
         if market.awaits == "ack" and session.links.up:
             session.miss(f"market data of {market.symbol}")
