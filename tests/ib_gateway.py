@@ -122,7 +122,8 @@ async def settle(flume: pk.Flume) -> None:
     """Live, and a few rows old."""
     await wait_until(lambda: flume.status == "live")
     head = flume.rt.head
-    await wait_until(lambda: flume.rt.head > head + 1)
+    await wait_until(lambda: flume.rt.head > head)
+    await wait_until(lambda: flume.rt.head > flume.rt.first + 2)
 
 
 async def wait_repaired(flume: pk.Flume) -> None:
@@ -131,4 +132,4 @@ async def wait_repaired(flume: pk.Flume) -> None:
     await wait_until(lambda: flume.status == "live" and len(rt.gaps()))
     await wait_until(lambda: not open_gaps(rt))
     head = rt.head
-    await wait_until(lambda: rt.head > head + 2)
+    await wait_until(lambda: rt.head > head + 1)

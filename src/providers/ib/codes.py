@@ -3,6 +3,8 @@
 Source: https://interactivebrokers.github.io/tws-api/message_codes.html
 """
 
+import os
+
 from piker_core.errors import (
     ConfigError,
     DataThrottle,
@@ -111,6 +113,8 @@ def closed_error(address: str) -> ProviderError:
 def unreachable_error(address: str, cause: OSError) -> ProviderError:
     """Nobody listens, or there is no such host."""
     why = cause.strerror or str(cause) or type(cause).__name__
+    if cause.errno and cause.errno > 0:
+        why = os.strerror(cause.errno)
     return ProviderError(
         f"no TWS or IB Gateway can be reached at {address} ({why}): start it and "
         "enable its API, or set host and port in [ib] (TWS: 7496, 7497; Gateway: "

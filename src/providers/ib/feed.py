@@ -137,9 +137,12 @@ class Stream:
             for market in self.markets.values():
                 self.lines.open(market)
             async with open_nursery() as nursery:
-                nursery.start_soon(self._drain_for_ever)
-                await session.lost.wait()
-                nursery.cancel_scope.cancel()
+                nursery.start_soon(self._wake_at, session.lost)
+                while not session.lost.is_set() or self._inbox:
+                    await self._drain()
+                    if not session.lost.is_set():
+                        await self._wake.wait()
+                        self._wake = trio.Event()
         finally:
             session.notices.remove(self._take_notice)
             session.brakes.remove(self._brake)
@@ -162,12 +165,9 @@ class Stream:
             self._drained = trio.Event()
             await self._drained.wait()
 
-    async def _drain_for_ever(self) -> None:
-        while True:
-            await self._wake.wait()
-            self._wake = trio.Event()
-            await self._drain()
-            self._drained.set()
+    async def _wake_at(self, event: trio.Event) -> None:
+        await event.wait()
+        self._wake.set()
 
     async def _drain(self) -> None:
         """All that has come in: what is of one chunk is pushed at once."""
@@ -180,17 +180,24 @@ class Stream:
                 continue
             if name == "error":
                 self._take_error(market, line, *arguments)
-                continue
-            try:
-                market.take(name, arguments, now_ns)
-            except (TypeError, ValueError) as error:
-                text = f"a message was not understood: {error}"
-                self._complain("malformed", text, (market.symbol, name, arguments))
+            else:
+                self._take(market, name, arguments, now_ns)
         for market in touched.values():
             await market.flush(now_ns)
             if market.up:
                 self._served(market)
         self.note_progress()
+        self._drained.set()
+
+    def _take(
+        self, market: MarketFeed, name: str, arguments: tuple[Any, ...], now_ns: int
+    ) -> None:
+        """A message of one market: what is wrong with it concerns no other."""
+        try:
+            market.take(name, arguments, now_ns)
+        except Exception as error:  # noqa: BLE001 - logged and counted
+            text = f"a message was not understood: {error!r}"
+            self._complain("malformed", text, (market.symbol, name, arguments))
 
     def note_progress(self) -> None:
         """Whether all markets have started, and have a price."""
@@ -204,8 +211,9 @@ class Stream:
         """TWS says something of a line."""
         if codes.is_notice(code):
             self._say(code, f"{market.symbol}: {text} (code {code})")
-        elif self.lines.is_by_tick(market, line) and code != codes.COMPETING:
-            self.leave_ticks(market, f"{text} (code {code})")
+        elif self.lines.is_by_tick(market, line):
+            if code != codes.COMPETING and market.awaits != "retry":
+                self.leave_ticks(market, f"{text} (code {code})")
         elif not codes.is_echo(code):
             self._refuse(market, code, text)
 

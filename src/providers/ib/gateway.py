@@ -140,6 +140,9 @@ class Gateway:
                 self._fail(error)
             except (PikerError, OSError) as error:
                 self._fail(error)
+            except Exception as error:
+                log.exception("the connection to TWS at %s ends", self.config.address)
+                self._fail(error)
             if trio.current_time() - began_s > _PROVEN_S:
                 backoff.reset()
             self._kick = trio.Event()

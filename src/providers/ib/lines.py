@@ -4,7 +4,7 @@ Rules this file owns:
 
 1. Every market has a line of sampled data. The first `tick_by_tick_lines` that can be
    are told each trade (or quote) on a line of their own.
-2. Who was refused that is not asked for it again; nobody within
+2. Who was refused that is not asked for it again on this session; nobody within
    `tick_by_tick_interval_s` of the last time.
 3. A line that is given back is cancelled at TWS, and heard no more.
 """
@@ -39,6 +39,7 @@ class Lines:
     def begin(self, session: Session) -> None:
         """Lines are on this session from now on."""
         self.session = session
+        self._sampled.clear()
         kind = self._config.market_data_type
         if kind != 1:
             session.send(lambda: session.requests.reqMarketDataType(kind))
