@@ -78,8 +78,46 @@ def test_a_sum_of_unknown_prices_is_known_by_its_size_too() -> None:
 def test_what_is_known_and_not_listed_changes_nothing() -> None:
     known = KnownTrades()
     told(known, 2, (10.0, 1, 1000), (11.0, 2, 2000))
-    ticks, whole = known.missing(S, listed((10.0, 1)), 1)
-    assert ticks == [] and not whole
+    ticks, excess = known.missing(S, listed((10.0, 1)), 1)
+    assert ticks == [] and excess == 2
+
+
+def test_growth_that_reaches_back_is_known_of_the_second_before() -> None:
+    known = KnownTrades()
+    told(known, 2, (12.0, 9, 50_000_000))  # of which 5 were of the second before
+    ticks, excess = known.missing(S, listed((12.0, 4)), 1)
+    assert ticks == [] and excess == 5
+    rows = listed((10.0, 1), (11.0, 2), (12.0, 5))
+    ticks, excess = KnownTrades().missing(S, rows, 1, Decimal(5))
+    assert [tick["price"] for tick in ticks] == [10.0, 11.0] and excess == 0
+
+
+def test_a_loss_of_known_size_is_the_run_of_trades_that_has_it() -> None:
+    known = KnownTrades()
+    told(known, 1, (10.0, 3, 250_000_000))
+    rows = listed((10.0, 1), (10.0, 2), (11.0, 5), (12.0, 4), (13.0, 2), (13.0, 9))
+    run = known.lost_run(rows, S, 1, Decimal(11))
+    assert run is not None
+    assert [(tick["price"], tick["size"]) for tick in run] == [
+        (11.0, 5.0),
+        (12.0, 4.0),
+        (13.0, 2.0),
+    ]
+    assert [tick["time_ns"] - S * NS for tick in run] == [
+        250_000_001,
+        250_000_002,
+        250_000_003,
+    ]
+    assert known.lost_run(rows, S, 1, Decimal(0)) == []
+    assert known.lost_run(rows, S, 1, Decimal(100)) is None
+
+
+def test_what_is_not_printed_counts_where_the_volume_counts_it() -> None:
+    rows = listed((10.0, 1), (10.0, 2, "dark_trade"), (11.0, 5))
+    run = KnownTrades().lost_run(rows, S, 1, Decimal(8))
+    assert run is not None and len(run) == 3
+    run = KnownTrades().lost_run(rows, S, 1, Decimal(6))
+    assert run is not None and [tick["size"] for tick in run] == [1.0, 5.0]
 
 
 def test_seconds_are_forgotten_when_neither_gap_nor_age_needs_them() -> None:

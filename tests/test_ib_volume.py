@@ -33,6 +33,20 @@ def test_what_two_sources_tell_counts_once() -> None:
     assert meter.take(D(105), 0.1) == 0
 
 
+def test_what_was_traded_between_two_subscriptions_is_the_jump() -> None:
+    meter = VolumeMeter()
+    meter.take(D(100), 0.0)
+    meter.take(D(105), 0.1)
+    meter.begin()
+    meter.begin()  # the next one told nothing
+    assert meter.jump is None
+    assert meter.take(D(150), 9.0, D(4)) == 4
+    assert meter.jump == 41
+    meter.begin()
+    meter.take(D(7), 99.0)  # another session: nobody knows
+    assert meter.jump is None
+
+
 def test_a_lower_total_is_old_news() -> None:
     meter = VolumeMeter()
     for total in (100, 150, 140, 150):

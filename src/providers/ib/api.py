@@ -10,7 +10,7 @@ from typing import Any
 
 import trio
 
-from piker_core.errors import NotFound, PikerError
+from piker_core.errors import NotFound, PikerError, ProviderError
 from piker_core.symbols import MktPair
 
 from .archive import Archive
@@ -90,7 +90,11 @@ class Client:
     async def _describe(self, symbol: str, row: Any) -> Listing:
         session = await self.session()
         number = rule_id(row)
-        rule = await self._rule(number) if number is not None else ()
+        rule: Rule = ()
+        try:
+            rule = await self._rule(number) if number is not None else ()
+        except ProviderError as error:
+            log.warning("%s.%s has its least price step: %s", symbol, PROVIDER, error)
         return describe(symbol, row, rule, self.config, session.version)
 
     async def _rule(self, number: int) -> Rule:

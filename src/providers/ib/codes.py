@@ -44,9 +44,9 @@ def is_notice(code: int) -> bool:
     return 2100 <= code < 2200 or code in _STILL_SERVED
 
 
-def is_echo(code: int) -> bool:
-    """Whether it only says that what was cancelled is not there."""
-    return code in _CANCELLED
+def is_echo(code: int, text: str) -> bool:
+    """Whether it only says that what was cancelled is over, or was not there."""
+    return code in _CANCELLED or (code in _HISTORY and "cancelled" in text)
 
 
 def farm_name(text: str) -> str:

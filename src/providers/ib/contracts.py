@@ -189,6 +189,7 @@ def contract_fields(listing: Listing) -> dict[str, Any]:
         "secType": listing.sec_type,
         "exchange": listing.exchange,
         "currency": listing.currency,
+        "includeExpired": listing.sec_type == "FUT",
     }
 
 

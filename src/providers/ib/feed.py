@@ -20,7 +20,7 @@ from typing import Any
 
 import trio
 
-from piker_core.errors import DataThrottle, NoData, PikerError, ProviderError
+from piker_core.errors import PikerError, ProviderError
 from piker_core.messages import FeedInit
 from piker_core.tasks import Backoff, open_nursery
 
@@ -28,6 +28,7 @@ from . import codes
 from .api import Client, get_client, get_mkt_info
 from .contracts import Listing
 from .counters import StreamStatistics
+from .first_quotes import first_quotes
 from .hours import NS
 from .lines import Lines
 from .links import Event
@@ -36,11 +37,8 @@ from .session import Session
 from .tape import Tape
 from .watch import keep_hours, watch
 
-FIRST_QUOTE_S = 1.0
-"""How long TWS may take to say something of a market before its history is asked."""
 _INBOX_MOST = 20_000
 _RETRY_MOST_S = 600.0
-_DAY_S = 86400
 
 log = logging.getLogger("providers.ib")
 
@@ -57,7 +55,7 @@ class Stream:
         self.config = client.config
         self.markets: dict[str, MarketFeed] = {}
         self.live = trio.Event()
-        self._priced = trio.Event()
+        self.priced = trio.Event()
         self.lines = Lines(client.config, self._hear)
         self._send_chan = send_chan
         self._counts = client.gateway.counts
@@ -66,7 +64,7 @@ class Stream:
         self._drained = trio.Event()
         self._refusals: dict[str, Backoff] = {}
         self._said: set[int] = set()
-        self._error: PikerError | None = None
+        self.error: PikerError | None = None
 
     def add(self, symbol: str, listing: Listing, handle: Any) -> MarketFeed:
         """Take a market into the stream, before it runs."""
@@ -204,8 +202,8 @@ class Stream:
         markets = self.markets.values()
         if not self.live.is_set() and all(market.started for market in markets):
             self.live.set()
-        if not self._priced.is_set() and all(market.tape.price for market in markets):
-            self._priced.set()
+        if not self.priced.is_set() and all(market.tape.price for market in markets):
+            self.priced.set()
 
     def _take_error(self, market: MarketFeed, line: int, code: int, text: str) -> None:
         """TWS says something of a line."""
@@ -214,7 +212,7 @@ class Stream:
         elif self.lines.is_by_tick(market, line):
             if code != codes.COMPETING and market.awaits != "retry":
                 self.leave_ticks(market, f"{text} (code {code})")
-        elif not codes.is_echo(code):
+        elif not codes.is_echo(code, text):
             self._refuse(market, code, text)
 
     def leave_ticks(self, market: MarketFeed, why: str) -> None:
@@ -233,7 +231,7 @@ class Stream:
         self._counts["refusals"] += 1
         error = codes.request_error(code, text, f"market data of {market.listing.fqme}")
         if not self.live.is_set() and not market.started:
-            self._error = RefusedError(str(error), frame=f"{code} {text}")
+            self.error = RefusedError(str(error), frame=f"{code} {text}")
             self.live.set()
             return
         wait = self._refusals.get(market.symbol)
@@ -290,36 +288,6 @@ class Stream:
         heard = max((market.heard_ns for market in self.markets.values()), default=0)
         return heard or time.time_ns()
 
-    # The start
-
-    async def first_quotes(self) -> dict[str, Quote]:
-        """A quote with `last` for every market, as soon as TWS has said one."""
-        await self.live.wait()
-        if self._error is not None:
-            raise self._error
-        with trio.move_on_after(FIRST_QUOTE_S):
-            await self._priced.wait()
-        quotes: dict[str, Quote] = {}
-        for symbol, market in self.markets.items():
-            last = market.tape.price or await self._last_close(market)
-            quote: Quote = {"symbol": symbol, "last": last, "ticks": []}
-            quote |= market.tape.best
-            await self.send(quote)
-            quotes[symbol] = quote
-        return quotes
-
-    async def _last_close(self, market: MarketFeed) -> float | None:
-        """The close of the last day that history has; None if it has none."""
-        end_s = int(time.time())
-        try:
-            rows = await self.client.archive.bars(
-                market.listing, _DAY_S, end_s, 5 * _DAY_S, urgent=True
-            )
-        except (NoData, DataThrottle, ProviderError) as error:
-            log.warning("%s has no last price: %s", market.symbol, error)
-            return None
-        return float(rows["close"][-1]) if len(rows) else None
-
 
 async def stream_quotes(
     send_chan: Any,
@@ -353,6 +321,6 @@ async def stream_quotes(
             nursery.start_soon(keep_hours, stream, market)
         nursery.start_soon(stream.run)
         nursery.start_soon(watch, stream, nursery)
-        quotes = await stream.first_quotes()
+        quotes = await first_quotes(stream)
         task_status.started((inits, quotes))
         feed_is_live.set()

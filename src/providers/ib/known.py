@@ -6,7 +6,8 @@ Rules this file owns:
    first ones of the venue's list, those that a later one told are the last ones.
 2. Trades told one by one are found again in the list by type, price and size, in order.
    Where that fails, as for those told as growth of a total, their sizes are counted:
-   as many of the list are known as their size amounts to.
+   as many of the list are known as their size amounts to. Growth has the time of its
+   last trade, so what is known too much of a second is of the one before.
 3. What is missing is put right after the known trade that comes before it in the list;
    the times of known trades leave room for that.
 """
@@ -75,22 +76,66 @@ class KnownTrades:
         """How many are known to have been printed in a second."""
         return sum(trade.type in PRINTED for trade in self._seconds.get(second, ()))
 
-    def missing(
-        self, second: int, listed: Sequence[PastTick], epoch: int
-    ) -> tuple[list[Tick], bool]:
-        """Of all trades of a second those that were not told; whether the list has all.
+    def lost_run(
+        self, listed: Sequence[PastTick], first_s: int, epoch: int, lost: Decimal
+    ) -> list[Tick] | None:
+        """Of all trades since a second those between two subscriptions, by their size.
 
-        `epoch`: the last one before the gap in question.
+        `lost` is exactly what was traded between them, `epoch` the first of the two.
+        None if no trades in a row have that size.
+        """
+        known = [
+            trade
+            for second, trades in self._seconds.items()
+            for trade in trades
+            if second >= first_s and trade.epoch <= epoch
+        ]
+        told = sum((trade.size for trade in known), _NONE)
+        printed = [tick for tick in listed if tick.type in PRINTED]
+        run = _run(listed, told, lost) or _run(printed, told, lost)
+        if run is None:
+            return None
+        last_ns = max((trade.time_ns for trade in known), default=0)
+        begins = {last_ns // NS: last_ns + 1}
+        return [
+            _tick(tick, begins.get(tick.second, tick.second * NS) + place)
+            for place, tick in enumerate(run)
+        ]
+
+    def missing(
+        self,
+        second: int,
+        listed: Sequence[PastTick],
+        epoch: int,
+        carried: Decimal = _NONE,
+    ) -> tuple[list[Tick], Decimal]:
+        """Of all trades of a second those not told; and what was told too much.
+
+        `epoch`: the last one before the gap in question. `carried`: what was told too
+        much of the second after: growth of a total may reach back into this one.
         """
         known = sorted(self._seconds.get(second, ()), key=lambda trade: trade.time_ns)
         before = [trade for trade in known if trade.epoch <= epoch]
         after = [trade for trade in known if trade.epoch > epoch]
-        places = _find(before, after, listed)
+        excess = max(_printed_size(known) + carried - _printed_size(listed), _NONE)
+        places = None if carried else _find(before, after, listed)
         if places is None:
             listed = [tick for tick in listed if tick.type in PRINTED]
-            places = _count(before, after, listed)
-        whole = _printed_size(listed) >= _printed_size(known)
-        return _placed(second, listed, places), whole
+            places = _count(before, listed, _printed_size(after) + carried)
+        return _placed(second, listed, places), excess
+
+
+def _run(
+    listed: Sequence[PastTick], told: Decimal, lost: Decimal
+) -> Sequence[PastTick] | None:
+    """Trades in a row of a size, the ones that begin nearest to what was told."""
+    sums = [_NONE, *accumulate(tick.size for tick in listed)]
+    ends = {total: place for place, total in enumerate(sums)}
+    begins = [place for place, total in enumerate(sums) if total + lost in ends]
+    if not begins:
+        return None
+    begin = min(begins, key=lambda place: abs(sums[place] - told))
+    return listed[begin : ends[sums[begin] + lost]]
 
 
 def _find(
@@ -122,7 +167,7 @@ def _next(trade: Known, listed: Sequence[PastTick], places: range) -> int:
 
 
 def _count(
-    before: Sequence[Known], after: Sequence[Known], listed: Sequence[PastTick]
+    before: Sequence[Known], listed: Sequence[PastTick], after: Decimal
 ) -> dict[int, int]:
     """The same, by how much of the list the known sizes amount to from either end."""
     places: dict[int, int] = {}
@@ -130,7 +175,7 @@ def _count(
     last_ns = max((trade.time_ns for trade in before), default=0)
     places.update(dict.fromkeys(range(begin), last_ns))
     rest = listed[begin:][::-1]
-    end = len(listed) - _fits(rest, _printed_size(after))
+    end = len(listed) - _fits(rest, after)
     places.update(dict.fromkeys(range(end, len(listed)), 0))
     return places
 
@@ -152,16 +197,18 @@ def _placed(
         if place in places:
             time_ns = max(places[place] + 1, time_ns)
             continue
-        ticks.append(
-            {
-                "type": tick.type,
-                "price": tick.price,
-                "size": float(tick.size),
-                "time_ns": time_ns,
-            }
-        )
+        ticks.append(_tick(tick, time_ns))
         time_ns += 1
     return ticks
+
+
+def _tick(tick: PastTick, time_ns: int) -> Tick:
+    return {
+        "type": tick.type,
+        "price": tick.price,
+        "size": float(tick.size),
+        "time_ns": time_ns,
+    }
 
 
 def _printed_size(trades: Sequence[Known | PastTick]) -> Decimal:

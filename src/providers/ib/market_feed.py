@@ -50,7 +50,8 @@ class Gap(msgspec.Struct):
     """An interval without a proof that all its trades are known.
 
     Trades of seconds `next_s` to `until_s` are still to be looked for; those up to
-    subscription `epoch` were told before it. `found` counts those that were missing.
+    subscription `epoch` were told before it, by samples if `sampled`. `found` counts
+    those that were missing.
     """
 
     start_ns: int
@@ -62,6 +63,7 @@ class Gap(msgspec.Struct):
     found: int = 0
     pages: int = 0
     audit: bool = False
+    sampled: bool = False
 
 
 class MarketFeed:
@@ -89,6 +91,7 @@ class MarketFeed:
         self.started = False
         self.stopped = False
         self.heard_ns = 0
+        self.up_ns = 0
         self.lines: list[int] = []
         self.awaits = "ack"
         self.due_s = 0.0
@@ -101,6 +104,7 @@ class MarketFeed:
         self._anew = False
         self._lost_ns = 0
         self._cause = ""
+        self._sampled = False
         self._send = send
 
     def restore(self, namespace: str | None) -> None:
@@ -143,7 +147,7 @@ class MarketFeed:
         if not self._anew:
             self.known.epoch += 1
             self.tape.resume(now_ns)
-        self._up, self._stale, self.awaits = True, False, ""
+        self._up, self._stale, self.awaits, self.up_ns = True, False, "", now_ns
         if self._lost_ns:
             self._open_gaps(self._lost_ns, now_ns, self._cause)
             self._lost_ns = 0
@@ -164,6 +168,8 @@ class MarketFeed:
             self.started = False
         elif self.started and not self._lost_ns:
             self._lost_ns, self._cause = heard_ns, cause[:39]
+        if self._up:
+            self._sampled = self.tape.source == "sampled"
         self._up, self._stale, self._anew = False, stale, False
         self._show()
 
@@ -175,9 +181,12 @@ class MarketFeed:
 
     def set_open(self, now_open: bool, since_ns: int) -> None:
         """Its hours begin or end."""
-        if now_open != self.open:
-            self.open = now_open
-            self._show(since_ns if now_open else None)
+        if now_open == self.open:
+            return
+        self.open = now_open
+        if self.handle.status == "closed":
+            self.handle.set_status("closed")  # whatever came in late meanwhile
+        self._show(since_ns if now_open else None)
 
     def _show(self, since_ns: int | None = None) -> None:
         """Its state as the status of its rings."""
@@ -214,6 +223,7 @@ class MarketFeed:
         spans = self.hours.spans(start_ns, end_ns)
         for begin_ns, close_ns in spans:
             gap = self._gap(begin_ns, close_ns, cause)
+            gap.sampled = self._sampled and spans == [(start_ns, end_ns)]
             if cause == "restart" or begin_ns > start_ns:
                 gap.next_s = begin_ns // NS
             if close_ns < end_ns:
@@ -231,6 +241,12 @@ class MarketFeed:
     def _record(self, gap: Gap) -> None:
         self.gaps.append(gap)
         self.handle.add_gap(start_ns=gap.start_ns, end_ns=gap.end_ns, cause=gap.cause)
+
+    def lost_size(self, gap: Gap) -> Decimal | None:
+        """How much was traded in a gap, where the volume says it exactly."""
+        told = gap.sampled and self.tape.source == "sampled"
+        between = self.known.epoch == gap.epoch + 1
+        return self.tape.sampler.meter.jump if told and between else None
 
     def close_gap(self, gap: Gap) -> None:
         """All of its trades are known."""

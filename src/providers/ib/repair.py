@@ -14,6 +14,7 @@ Source: https://interactivebrokers.github.io/tws-api/historical_time_and_sales.h
 import logging
 import time
 from collections.abc import AsyncIterator
+from decimal import Decimal
 from itertools import groupby
 
 import trio
@@ -30,6 +31,8 @@ from .tape import Tick
 
 _SHORT_MOST = 5
 _SHORT_S = 1.0
+_STEP_NS = 1_200_000_000
+"""A market that is back is live when the clock has stepped."""
 _GUESS_PAGES = 3
 
 log = logging.getLogger("providers.ib")
@@ -68,6 +71,7 @@ async def repair(client: Client, market: MarketFeed) -> None:
 
 async def _close(client: Client, market: MarketFeed, gap: Gap) -> None:
     settled_ns = gap.until_s * NS + int(client.config.settle_s * NS)
+    settled_ns = max(settled_ns, market.up_ns + _STEP_NS)
     await trio.sleep(max(settled_ns - time.time_ns(), 0) / NS)
     if market.listing.kind == "trades" and gap.pages >= 0:
         try:
@@ -122,46 +126,71 @@ async def missing_trades(
 
     The gap's `next_s` is past them when the next ones are asked for.
     """
+    lost = market.lost_size(gap)
+    if lost is not None:
+        yield await _missing_by_size(client, market, gap, lost)
+        gap.next_s = gap.until_s
+        return
     first_s, short = gap.next_s, 0
     while gap.next_s < gap.until_s:
-        page = await client.archive.trades(market.listing, gap.next_s)
-        until_s = gap.until_s if page.last else min(page.until_s, gap.until_s)
-        inside = [tick for tick in page.ticks if tick.second < until_s]
-        ticks, whole = _missing(market, gap, inside, until_s)
-        if not whole and short < most_short and market.tape.source == "ticks":
+        inside, until_s = await _page(client, market, gap, gap.next_s)
+        ticks, exceeds = _missing(market, gap, inside, until_s)
+        if exceeds and short < most_short and market.tape.source == "ticks":
             short += 1
             await trio.sleep(_SHORT_S)
             continue
         yield ticks
         gap.next_s = until_s
         gap.pages += 1
-        _check_length(client, gap, first_s)
+        _check_length(client, gap, (until_s - first_s) / (gap.until_s - first_s))
+
+
+async def _missing_by_size(
+    client: Client, market: MarketFeed, gap: Gap, lost: Decimal
+) -> list[Tick]:
+    """The trades of a gap in which exactly so much was traded."""
+    listed: list[PastTick] = []
+    next_s, gap.pages = gap.next_s, 0
+    while next_s < gap.until_s:
+        inside, next_s = await _page(client, market, gap, next_s)
+        listed += inside
+        gap.pages += 1
+        _check_length(client, gap, (next_s - gap.next_s) / (gap.until_s - gap.next_s))
+    found = market.known.lost_run(listed, gap.next_s, gap.epoch, lost)
+    return _missing(market, gap, listed, gap.until_s)[0] if found is None else found
+
+
+async def _page(
+    client: Client, market: MarketFeed, gap: Gap, start_s: int
+) -> tuple[list[PastTick], int]:
+    """Trades of a gap from a second on, and the second up to which they are all."""
+    page = await client.archive.trades(market.listing, start_s)
+    until_s = gap.until_s if page.last else min(page.until_s, gap.until_s)
+    return [tick for tick in page.ticks if tick.second < until_s], until_s
 
 
 def _missing(
     market: MarketFeed, gap: Gap, listed: list[PastTick], until_s: int
 ) -> tuple[list[Tick], bool]:
-    """Of some whole seconds what was not told; whether the list has all that was."""
+    """Of some whole seconds what was not told; whether more was told than is listed."""
     by_second = {
         second: list(ticks)
         for second, ticks in groupby(listed, lambda tick: tick.second)
     }
-    missing: list[Tick] = []
-    all_whole = True
-    for second in range(gap.next_s, until_s):
-        if second not in by_second and not market.known.count(second):
-            continue
-        ticks, whole = market.known.missing(
-            second, by_second.get(second, []), gap.epoch
+    parts: list[list[Tick]] = []
+    carried, exceeds = Decimal(0), False
+    for second in range(until_s - 1, gap.next_s - 1, -1):
+        ticks, excess = market.known.missing(
+            second, by_second.get(second, []), gap.epoch, carried
         )
-        missing += ticks
-        all_whole &= whole
-    return missing, all_whole
+        exceeds |= excess > carried
+        carried = excess if market.tape.source == "sampled" else Decimal(0)
+        parts.append(ticks)
+    return [tick for part in reversed(parts) for tick in part], exceeds
 
 
-def _check_length(client: Client, gap: Gap, first_s: int) -> None:
+def _check_length(client: Client, gap: Gap, done: float) -> None:
     """Raises TooLongError if the gap is going to take too many pages."""
-    done = (gap.next_s - first_s) / max(gap.until_s - first_s, 1)
     most = client.config.repair_pages
     if gap.pages > most or (gap.pages >= _GUESS_PAGES and gap.pages / done > most):
         raise TooLongError

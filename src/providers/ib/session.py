@@ -316,7 +316,7 @@ class Session:
             handler("error", (code, text))
         elif number == codes.SYSTEM:
             self._take_notice(code, text)
-        elif not codes.is_echo(code):
+        elif not codes.is_echo(code, text):
             self.complain(f"error {code}", f"error {code} on no request of ours", text)
 
     def _take_notice(self, code: int, text: str) -> None:

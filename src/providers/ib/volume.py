@@ -5,7 +5,7 @@ Rules this file owns:
 1. What is counted is growth of the total. Sizes that come with it are what was last
    seen, not all that was traded (they sum to a fraction of it).
 2. The first total is where counting begins, unless what came with it says how much of
-   it is new.
+   it is new. What was traded since the last one before it is the `jump`.
 3. Of several sources the highest total counts, so nothing is counted twice. Sources
    that are not in one unit are never mixed: the one that names its trades wins.
 4. A lower total is old news, unless it is the beginning of another session: less than
@@ -29,7 +29,9 @@ class VolumeMeter:
     def __init__(self) -> None:
         self.backwards = 0
         self.resets = 0
+        self.jump: Decimal | None = None
         self._total: Decimal | None = None
+        self._left: Decimal | None = None
         self._grown_s = 0.0
         self._low: Decimal | None = None
 
@@ -39,8 +41,9 @@ class VolumeMeter:
         return self._total
 
     def begin(self) -> None:
-        """Another subscription: what was missed in between is not growth."""
-        self._total = self._low = None
+        """Another subscription: what was missed in between is `jump`, not growth."""
+        self._left = self._left if self._total is None else self._total
+        self._total = self._low = self.jump = None
 
     def take(
         self, total: Decimal, now_s: float, size: Decimal | None = None
@@ -52,7 +55,10 @@ class VolumeMeter:
         before = self._total
         if before is None:
             self._total, self._grown_s = total, now_s
-            return ZERO if size is None else min(size, total)
+            own = ZERO if size is None else min(size, total)
+            if self._left is not None and total - own >= self._left:
+                self.jump = total - own - self._left
+            return own
         if total > before:
             self._total, self._grown_s, self._low = total, now_s, None
             return total - before
