@@ -120,7 +120,7 @@ def volume_debt(venue: Venue, bars: pk.BarReader, symbol: str) -> list[float]:
     a debt until the second after, but never more than was traded.
     """
     rows = bars.snapshot(bars.head - bars.first)
-    rows = rows[rows["time"] + bars.period <= time.time() - 1.0]
+    rows = rows[rows["time"] + bars.period <= time.time() - 2.0]
     start, end = int(rows["time"][0]), int(rows["time"][-1]) + bars.period
     traded = {
         candle.time_s: float(candle.volume)
@@ -138,7 +138,7 @@ async def assert_paid(venue: Venue, bars: pk.BarReader, symbol: str) -> None:
 
     What was traded just before the first sample may lie in the first rows or not.
     """
-    await wait_until(lambda: bars.head > bars.first + 9)
+    await wait_until(lambda: bars.head > bars.first + 11)
     debts = volume_debt(venue, bars, symbol)
     assert min(debts[-4:]) == min(debts[3:]), debts
 

@@ -48,8 +48,11 @@ def test_another_subscription_begins_anew() -> None:
     audit = Audit()
     rested(audit, 1 * S)
     audit.grow(D(100), 2 * S)
-    audit.begin()
-    assert rested(audit, 3 * S) == 0
+    audit.begin(3 * S)
+    audit.grow(D(7), 3 * S)  # it was traded before
+    assert rested(audit, 4 * S) == 0
+    audit.grow(D(1), 6 * S)
+    assert rested(audit, 6 * S) > 0
 
 
 def test_audits_that_find_nothing_end() -> None:

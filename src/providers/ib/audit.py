@@ -12,6 +12,8 @@ from decimal import Decimal
 
 IDLE_S = 0.6
 """Longer than the interval at which TWS tells of the volume."""
+_SETTLE_NS = 1_000_000_000
+"""How long the first samples may tell of what was traded before."""
 _MOST_VAIN = 2
 
 
@@ -26,19 +28,20 @@ class Audit:
         self._moved_ns = 0
         self._good_ns = 0
 
-    def begin(self) -> None:
+    def begin(self, now_ns: int) -> None:
         """Another subscription: where the two stand is known when trading rests."""
         self._shortfall, self._level = Decimal(0), None
+        self._moved_ns = now_ns + _SETTLE_NS
 
     def grow(self, size: Decimal, now_ns: int) -> None:
         """The volume has grown."""
         self._shortfall += size
-        self._moved_ns = now_ns
+        self._moved_ns = max(now_ns, self._moved_ns)
 
     def tell(self, size: Decimal, now_ns: int) -> None:
         """A trade was told."""
         self._shortfall -= size
-        self._moved_ns = now_ns
+        self._moved_ns = max(now_ns, self._moved_ns)
 
     def look(self, now_ns: int) -> int:
         """Since when (ns) trades are missing; 0 if none are known to be."""

@@ -330,19 +330,20 @@ class Session:
 
     async def _watch(self) -> None:
         """Ask for the time when nothing is heard; give up when nothing comes then."""
-        config, asked = self.config, False
+        config = self.config
+        asked_s: float | None = None
         while True:
             await trio.sleep(min(config.ping_s, config.liveness_s) / 4)
             silence_s = self.silence_s()
-            if silence_s > config.ping_s + config.liveness_s:
+            if silence_s <= config.ping_s:
+                asked_s = None
+            elif asked_s is None:  # it may be us who slept
+                asked_s = trio.current_time()
+                self.requests.reqCurrentTime()
+            elif trio.current_time() - asked_s > config.liveness_s:
                 self.counts["stale"] += 1
                 self.silent = True
                 self.abandon(f"nothing heard for {silence_s:.0f} s")
-            elif silence_s <= config.ping_s:
-                asked = False
-            elif not asked:
-                asked = True
-                self.requests.reqCurrentTime()
 
 
 @asynccontextmanager

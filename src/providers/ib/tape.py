@@ -75,7 +75,7 @@ class Tape:
         """Another subscription begins; `by_tick`: tick-by-tick data were asked for."""
         self.source = "undecided" if by_tick else "sampled"
         self.sampler.begin(now_ns)
-        self.audit.begin()
+        self.audit.begin(now_ns)
         self._held.clear()
         self._begun_s = now_ns // NS
         self._edge_s = None
