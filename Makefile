@@ -70,6 +70,7 @@ bench: develop
 	$(BIN)/python -m benchmarks.bench_ring $(ARGS)
 	$(BIN)/python -m benchmarks.bench_fold $(ARGS)
 	$(BIN)/python -m benchmarks.bench_feed $(ARGS)
+	$(BIN)/python -m benchmarks.bench_binance $(ARGS)
 
 ## make clean    removes .venv, build products and caches
 clean:

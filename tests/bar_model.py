@@ -194,11 +194,15 @@ class MarketModel:
         *,
         fill: str = "flat",
         late_window_s: float = 900,
+        sessions: Sequence[tuple[int, int]] | None = None,
     ) -> None:
         self.rings = [Ring(period, capacities[period]) for period in sorted(capacities)]
         self.filled = fill == "flat"
         self.window_ns = int(late_window_s * NS)
-        self.status = "starting"
+        self.sessions = sessions
+        self.closed = False
+        self.skipped = 0
+        self.feed_status = "starting"
         self.loss = "lost"
         self.live_from_ns = FOREVER
         self.newest_ns = 0
@@ -209,6 +213,33 @@ class MarketModel:
         self.open_gaps: dict[int, int] = {}
         self.counters = dict.fromkeys(COUNTERS, 0)
 
+    # Sessions
+
+    @property
+    def status(self) -> str:
+        shut = self.closed and self.feed_status not in ("starting", "stopped")
+        return "closed" if shut else self.feed_status
+
+    def first_open(self, start_ns: int, end_ns: int) -> int:
+        """The first moment at which the market is open, or the end."""
+        if self.sessions is None:
+            return min(start_ns, end_ns)
+        opened = [
+            max(open_ns, start_ns) for open_ns, c in self.sessions if c > start_ns
+        ]
+        return min([*opened, end_ns])
+
+    def opens(self, ring: "Ring", bar: int) -> bool:
+        end_ns = (bar + ring.period) * NS
+        return self.sessions is None or self.first_open(bar * NS, end_ns) < end_ns
+
+    def set_sessions(self, sessions: Sequence[tuple[int, int]] | None) -> None:
+        self.sessions = sessions
+        if self.clock_ns:
+            self.closed = (
+                self.first_open(self.clock_ns, self.clock_ns + 1) > self.clock_ns
+            )
+
     # Which rows there are
 
     def in_open_gap(self, start: int, end: int) -> bool:
@@ -216,13 +247,25 @@ class MarketModel:
 
     def lost_until(self, ring: Ring, following: int, bar: int) -> int:
         """Of the bars from `following` to `bar`, those before this one are lost."""
-        if self.status != "live" or self.loss == "closed":
+        if self.feed_status != "live" or self.loss == "closed":
             return bar
         if self.loss == "none":
             return following
-        second = -(-self.live_from_ns // NS)
-        known = -(-second // ring.period) * ring.period
+        if self.live_from_ns == FOREVER:
+            return bar
+        known = ring.bar(self.live_from_ns // NS)
+        if self.first_open(known * NS, (known + ring.period) * NS) < self.live_from_ns:
+            known += ring.period
         return min(max(known, following), bar)
+
+    def note_open(self, place: int, start: int, end: int, cause: str) -> None:
+        """A record for each run of bars with open time."""
+        ring = self.rings[place]
+        bars = {bar for bar in range(start, end, ring.period) if self.opens(ring, bar)}
+        starts = sorted(bar for bar in bars if bar - ring.period not in bars)
+        ends = sorted({bar + ring.period for bar in bars} - bars)
+        for run_start, run_end in zip(starts, ends, strict=True):
+            self.note(place, run_start, run_end, cause)
 
     def note(self, place: int, start: int, end: int, cause: str) -> None:
         start = self.rings[place].off_record(start, end)
@@ -235,16 +278,26 @@ class MarketModel:
     def fill(self, place: int, bar: int) -> None:
         """The rows between the newest one and a bar that follows it."""
         ring = self.rings[place]
-        following = ring.rows[-1].time + ring.period
+        following = max(
+            ring.rows[-1].time + ring.period,
+            -(-self.skipped // ring.period) * ring.period,
+        )
+        if bar <= following:
+            return
         lost = self.lost_until(ring, following, bar)
         if lost > following and self.loss != "closed":
-            self.note(place, following, lost, "feed down")
+            self.note_open(place, following, lost, "feed down")
         filled = self.filled and self.loss != "closed"
-        begin = max(following, bar - (ring.capacity - 1) * ring.period)
+        bars = [
+            time
+            for time in range(following, bar, ring.period)
+            if self.opens(ring, time)
+        ]
+        begin = bars[-(ring.capacity - 1)] if len(bars) >= ring.capacity else following
         if filled and begin > following:
-            self.note(place, following, begin, "clock jump")
+            self.note_open(place, following, begin, "clock jump")
         price = ring.rows[-1].values.close
-        for time in range(begin, bar, ring.period):
+        for time in [each for each in bars if each >= begin]:
             open_gap = self.in_open_gap(time, time + ring.period)
             gone = open_gap or time < lost
             if filled or open_gap:
@@ -252,13 +305,15 @@ class MarketModel:
                 self.counters["gap_rows" if gone else "flat_rows"] += 1
 
     def partial(self, ring: Ring, bar: int) -> int:
-        begins = ring.fresh or (self.status == "live" and self.loss == "lost")
-        return PARTIAL if begins and self.live_from_ns > bar * NS else 0
+        begins = ring.fresh or (self.feed_status == "live" and self.loss == "lost")
+        open_ns = self.first_open(bar * NS, (bar + ring.period) * NS)
+        first_ns = open_ns if self.opens(ring, bar) else bar * NS
+        return PARTIAL if begins and self.live_from_ns > first_ns else 0
 
     def resumed(self) -> None:
-        if self.status == "live":
+        if self.feed_status == "live":
             self.loss = "none"
-        elif self.status == "closed":
+        elif self.feed_status == "closed":
             self.loss = "closed"
 
     # Trades
@@ -329,8 +384,11 @@ class MarketModel:
         if now_ns < self.clock_ns:
             return
         self.clock_ns = now_ns
-        if self.status != "live":
-            return
+        self.closed = self.first_open(now_ns, now_ns + 1) > now_ns
+        if self.feed_status == "live":
+            self.step_rows(now_ns)
+
+    def step_rows(self, now_ns: int) -> None:
         second = now_ns // NS
         if self.live_from_ns == FOREVER:
             self.live_from_ns = second * NS
@@ -341,12 +399,14 @@ class MarketModel:
             bar = ring.bar(second)
             if ring.rows and bar > ring.rows[-1].time:
                 self.fill(place, bar)
-                if self.filled:
+                if self.filled and self.first_open(bar * NS, now_ns + 1) <= now_ns:
                     flags = FLAT | self.partial(ring, bar)
                     ring.append(Row(bar, flags, flat(ring.rows[-1].values.close)))
                     ring.fresh = False
                     self.counters["flat_rows"] += 1
         if newer:
+            if self.loss == "closed" and self.closed:
+                self.skipped = second + 1
             self.resumed()
 
     def set_status(self, status: str, since_ns: int | None = None) -> None:
@@ -357,11 +417,11 @@ class MarketModel:
                 self.loss = "closed"
         elif status == "live":
             self.loss = self.loss if self.rings[0].rows else "none"
-        elif self.status == "live":
+        elif self.feed_status == "live":
             self.loss = "lost"
             if self.rings[0].rows:
                 self.live_from_ns = FOREVER
-        self.status = status
+        self.feed_status = status
         if since_ns is not None:
             self.live_from_ns = since_ns
 
@@ -441,8 +501,9 @@ class MarketModel:
 
     def reopen(self) -> None:
         """Another writer goes on; all ticks are still in the tick ring."""
-        self.status, self.loss, self.live_from_ns = "starting", "lost", FOREVER
-        self.clock_ns = 0
+        self.feed_status, self.loss, self.live_from_ns = "starting", "lost", FOREVER
+        self.clock_ns = self.skipped = 0
+        self.closed = False
         rows = [ring.rows[-1].time * NS for ring in self.rings if ring.rows]
         self.newest_ns = max([self.newest_trade_ns, *rows])
         for ring in self.rings:

@@ -1,5 +1,6 @@
 """The C compilers of this machine, for tests of the headers without Python."""
 
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -10,6 +11,8 @@ CORE = Path(__file__).resolve().parents[1] / "src" / "piker_core" / "core"
 STRICT = ("-std=gnu11", "-O2", "-Wall", "-Wextra", "-Werror", "-pthread")
 COMPILE_S = 60
 RUN_S = 60
+PLAIN = {name: text for name, text in os.environ.items() if name != "LD_PRELOAD"}
+"""Programs bring their own sanitizers: not those of a sanitized Python."""
 
 
 def compile_c(
@@ -34,6 +37,7 @@ def compile_c(
         text=True,
         timeout=COMPILE_S,
         check=False,
+        env=PLAIN,
     )
     if done.returncode and "cannot find -l" in done.stderr + done.stdout:
         pytest.skip(f"{compiler} has no run-time library for {' '.join(options)}")
@@ -49,6 +53,7 @@ def run_c(*command: str | Path) -> str:
         text=True,
         timeout=RUN_S,
         check=False,
+        env=PLAIN,
     )
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
     return done.stdout

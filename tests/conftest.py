@@ -3,6 +3,9 @@
 import faulthandler
 import itertools
 import os
+import shutil
+import signal
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,16 +13,64 @@ import pytest
 
 import piker_core as pk
 
-WATCHDOG_S = float(os.environ.get("PIKER_WATCHDOG_S", "120"))
+WATCHDOG_S = float(os.environ.get("PIKER_WATCHDOG_S", "300"))
+GRACE_S = 20.0
 _numbers = itertools.count()
+_stderr = pytest.StashKey[int]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Keep the standard error that there is while no test's output is captured."""
+    config.stash[_stderr] = os.dup(2)
+
+
+# A shell ignores SIGINT for what it runs in the background, and nohup SIGHUP: children
+# would inherit that, and the commands that tests interrupt would go on for ever.
+for _number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    if signal.getsignal(_number) is signal.SIG_IGN:
+        interrupted = _number == signal.SIGINT
+        signal.signal(
+            _number, signal.default_int_handler if interrupted else signal.SIG_DFL
+        )
 
 
 @pytest.fixture(autouse=True)
-def watchdog() -> Iterator[None]:
-    """Ends the run with every thread's stack when a test hangs."""
-    faulthandler.dump_traceback_later(WATCHDOG_S, exit=True)
+def watchdog(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Interrupts the run with every thread's stack when a test hangs.
+
+    As Ctrl-C would, so that processes are ended and segments removed; where that does
+    not help the process is ended a little later.
+    """
+    stderr = request.config.stash[_stderr]
+
+    def interrupt(*_: object) -> None:
+        faulthandler.dump_traceback(stderr)
+        signal.raise_signal(signal.SIGINT)
+
+    signal.signal(signal.SIGALRM, interrupt)
+    signal.setitimer(signal.ITIMER_REAL, WATCHDOG_S)
+    faulthandler.dump_traceback_later(WATCHDOG_S + GRACE_S, exit=True, file=stderr)
     yield
+    signal.setitimer(signal.ITIMER_REAL, 0)
     faulthandler.cancel_dump_traceback_later()
+
+
+@pytest.fixture(autouse=True)
+def caches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A cache folder of its own, for the test and the processes that it starts."""
+    folder = tmp_path / "caches"
+    monkeypatch.setenv("XDG_CACHE_HOME", str(folder))
+    return folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def runtime_folder() -> Iterator[Path]:
+    """A runtime folder of the run's own: killed writers leave sockets there."""
+    folder = Path(tempfile.mkdtemp(prefix="pk"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_RUNTIME_DIR", str(folder))
+        yield folder
+    shutil.rmtree(folder)
 
 
 @pytest.fixture

@@ -1,4 +1,8 @@
-"""A provider for tests: trades by plan, history by function; a plain module."""
+"""A provider for tests: trades by plan, history by function; a plain module.
+
+In any process, markets whose names begin with NOSUCH are unknown, those with REFUSED
+are refused when they are streamed, and those with MUTE never have a first quote.
+"""
 
 import os
 import time
@@ -13,13 +17,18 @@ import piker_core as pk
 
 name = "fakevenue"
 NS = 1_000_000_000
+NOSUCH, REFUSED = "nosuch", "refused"
+MUTE = os.environ.get("FAKEVENUE_MUTE", "mute")
 
 
 class Plan:
     """What the venue does; a test sets fields before it opens a feed.
 
     `fail_at`: the trades a stream is broken after, one number a session; `history`: a
-    `get_ohlc`; `quiet`: no trades at all; `start_error`: raised before the first quote.
+    `get_ohlc`; `quiet`: no trades at all; `start_error`: raised before the first quote;
+    `describe_error`: raised when a market is asked about; `gate`: what a stream waits
+    for before anything; `tells`: it says of its markets that they are live, and closed
+    at the end.
     """
 
     def __init__(self) -> None:
@@ -28,9 +37,13 @@ class Plan:
         self.fail_at: list[int] = []
         self.failure: Exception = pk.ProviderError("the venue hung up")
         self.start_error: Exception | None = None
+        self.describe_error: Exception | None = None
+        self.gate: trio.Event | None = None
+        self.tells = False
         self.first_quote = True
         self.history: Callable[..., Awaitable[Any]] | None = None
         self.unknown: set[str] = set()
+        self.calendar = "24/7"
         self.sessions = 0
         self.sent: dict[str, list[int]] = {}
 
@@ -39,7 +52,9 @@ plan = Plan()
 
 
 async def get_mkt_info(symbol: str) -> tuple[pk.MktPair, None]:
-    if symbol in plan.unknown:
+    if plan.describe_error is not None:
+        raise plan.describe_error
+    if symbol in plan.unknown or symbol.startswith(NOSUCH):
         raise pk.NotFound(f"fakevenue has no market {symbol!r}")
     mkt = pk.MktPair(
         base=pk.Asset(symbol[:3]),
@@ -49,6 +64,7 @@ async def get_mkt_info(symbol: str) -> tuple[pk.MktPair, None]:
         provider=name,
         price_tick=Decimal("0.25"),
         size_tick=Decimal("0.5"),
+        calendar=plan.calendar,
     )
     return mkt, None
 
@@ -74,20 +90,37 @@ async def stream_quotes(
     task_status: trio.TaskStatus[Any] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     plan.sessions += 1
+    if plan.gate is not None:
+        await plan.gate.wait()
     if plan.start_error is not None:
         raise plan.start_error
+    if refused := [symbol for symbol in symbols if symbol.startswith(REFUSED)]:
+        raise pk.ProviderError(f"fakevenue refuses {refused[0]}", frame=b"no")
     inits = [pk.FeedInit(symbol, (await get_mkt_info(symbol))[0]) for symbol in symbols]
     quotes = {symbol: {"symbol": symbol, "last": 100.0} for symbol in symbols}
-    if not plan.first_quote:
+    if not plan.first_quote or any(symbol.startswith(MUTE) for symbol in symbols):
         await trio.sleep_forever()
     task_status.started((inits, quotes))
     feed_is_live.set()
+    try:
+        await trade_on(send_chan, symbols, shm)
+    finally:
+        if plan.tells:
+            for symbol in symbols:
+                shm[symbol].set_status("closed")
+
+
+async def trade_on(send_chan: Any, symbols: list[str], shm: dict[str, Any]) -> None:
+    """Trades without end, or as many as the plan says."""
     fail_at = plan.fail_at.pop(0) if plan.fail_at else None
-    number = max(shm[symbol].last_id for symbol in symbols)
-    first = number
-    while not plan.quiet and (fail_at is None or number - first < fail_at):
-        number += 1
+    numbers = {symbol: shm[symbol].last_id for symbol in symbols}
+    rounds = 0
+    while not plan.quiet and (fail_at is None or rounds < fail_at):
+        rounds += 1
         for symbol in symbols:
+            number = numbers[symbol] = numbers[symbol] + 1
+            if plan.tells:
+                shm[symbol].set_status("live")
             ticks = [trade(number, time.time_ns())]
             await send_chan.send({"symbol": symbol, "ticks": ticks})
             plan.sent.setdefault(symbol, []).append(number)

@@ -49,6 +49,7 @@ def trades(*seconds_and_prices: tuple[int, float], first: int = 100) -> list[Tra
     ]
 
 
+SESSIONS = [(0, (T0 + 200) * NS), ((T0 + 500) * NS, 1 << 62)]
 REOPEN = ("reopen",)
 LIVE = ("status", "live", T0 * NS)
 QUIET = [
@@ -59,6 +60,7 @@ QUIET = [
     ("step", (T0 + 70) * NS),
 ]
 LOST = [*QUIET, ("status", "reconnecting", None)]
+NIGHT = [*QUIET, ("step", (T0 + 210) * NS)]
 GAP = ((T0 + 70) * NS, (T0 + 90) * NS + 5)
 REPAIR = [
     *LOST,
@@ -91,6 +93,13 @@ SCENES: dict[str, tuple[list[Call], Call]] = {
     ),
     "the clock": (QUIET, ("step", (T0 + 123) * NS)),
     "a gap's end": (REPAIR, ("gap", *GAP, True)),
+    "trades out of hours": (NIGHT, ("push", trades((300, 9.0), (301, 8.0)))),
+    "trades of the next session": (NIGHT, ("push", trades((503, 9.0), (505, 8.0)))),
+    "trades of a venue that is closed": (
+        [*QUIET, ("status", "closed", None)],
+        ("push", trades((95, 9.0), (99, 8.0))),
+    ),
+    "the clock over a night": (QUIET, ("step", (T0 + 510) * NS)),
 }
 
 
@@ -115,7 +124,7 @@ def in_engine(
 
 def in_model(calls: list[Call]) -> MarketModel:
     """The market after these calls."""
-    model = MarketModel(dict.fromkeys(PERIODS, ROWS))
+    model = MarketModel(dict.fromkeys(PERIODS, ROWS), sessions=SESSIONS)
     for name, *args in calls:
         if name == "push":
             model.trades(args[0])
@@ -143,7 +152,7 @@ def open_markets(
     rows = dict.fromkeys(PERIODS, ROWS)
     with pk.open_engine("kraken", namespace=namespace, tick_capacity=TICKS) as engine:
         markets = [
-            engine.add_market(fqme, periods=PERIODS, capacity=rows)
+            engine.add_market(fqme, periods=PERIODS, capacity=rows, sessions=SESSIONS)
             for fqme in (FQME, OTHER)
         ]
         for call in calls:

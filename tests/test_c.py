@@ -19,6 +19,8 @@ WRITES = (
     "new gap",
     "repaired gap",
     "history",
+    "status",
+    "night",
 )
 ASAN = ("-g", "-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
 # gcc's TSan does not model fences; all shared words are atomic, so what it finds are

@@ -3,7 +3,6 @@
 import subprocess
 import sys
 from collections.abc import Sequence
-from decimal import Decimal
 from importlib.metadata import entry_points
 
 import pytest
@@ -12,7 +11,6 @@ from typer.testing import CliRunner
 import piker_core as pk
 from piker_core.cli import failures, output
 from piker_core.cli.commands import app
-from piker_core.cli.rows import price_digits
 from tests.commands import run
 
 COMMANDS = (
@@ -152,13 +150,6 @@ def test_numbers_are_written_without_noise_and_exponent(
     number: float, text: str
 ) -> None:
     assert output.decimal_text(number) == text
-
-
-@pytest.mark.parametrize(
-    ("tick", "digits"), [("0.1", 1), ("0.25", 2), ("5", 0), ("1e-8", 8), ("10", 0)]
-)
-def test_prices_have_the_decimals_of_their_tick(tick: str, digits: int) -> None:
-    assert price_digits(Decimal(tick)) == digits
 
 
 @pytest.mark.parametrize(

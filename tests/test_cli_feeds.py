@@ -157,14 +157,35 @@ def test_unknown_names_and_failing_venues_are_told(
     assert text in told_once(run(*words, "--json"), code)
 
 
-def test_a_market_that_the_writer_does_not_feed_is_exit_code_4(
+def test_a_second_feed_asks_the_first_for_its_markets(
     providers: Providers, namespace: str
 ) -> None:
     name = providers.make()
     with Following("feed", f"aaa.{name}") as follow:
-        follow.until("bar")  # the clock has stepped: there are heartbeats
+        follow.until("status")
+        done = run("feed", f"aaa.{name}", f"bbb.{name}", "--seconds", "2", "--json")
+        assert (done.returncode, done.stderr) == (0, "")
+        bars = records(done.stdout, "bar")
+        assert {bar["fqme"] for bar in bars} == {f"aaa.{name}", f"bbb.{name}"}
+        rings = {ring.fqme: ring for ring in pk.list_segments() if ring.period == 1}
+        pids = {ring.writer_pid for ring in rings.values()}
+        assert pids == {follow.process.pid}
+        told = run("feed", f"nosuch.{name}", "--json")
+        assert "no market 'nosuch'" in told_once(told, failures.MISSING)
+        follow.until("bar")
+
+
+def test_a_market_that_cannot_be_asked_for_is_exit_code_4(
+    providers: Providers, namespace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", "/nonexistent")
+    name = providers.make()
+    with Following("feed", f"aaa.{name}") as follow:
+        follow.until("bar")
         sentence = told_once(run("feed", f"bbb.{name}"), failures.VENUE)
-    assert f"process {follow.process.pid} writes {name}'s rings" in sentence
+        assert f"process {follow.process.pid} writes {name}'s rings" in sentence
+        _, _, err = follow.end(signal.SIGINT)
+        assert err.count("has no control socket") == 1
 
 
 CONFIGS = {

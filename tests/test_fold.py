@@ -332,6 +332,8 @@ def test_of_a_repeated_id_the_first_to_arrive_counts() -> None:
         (ValueError, {"close": float("nan")}),
         (ValueError, {"close": 0.0}),
         (TypeError, {"close": "1"}),
+        (TypeError, {"sessions": [1, 2]}),
+        (ValueError, {"sessions": [(2, 1)]}),
     ],
 )
 def test_what_cannot_be_folded_is_refused(error: Any, change: dict[str, Any]) -> None:

@@ -191,6 +191,13 @@ async def test_price_ticks_that_are_no_power_of_ten_are_kept() -> None:
     assert doge.base.atype == "crypto"
 
 
+async def test_a_market_has_the_least_size_and_cost_of_an_order() -> None:
+    some = pair("AUSD", "A/USD", "AUSD", ordermin="0.002", costmin="0.5")
+    async with Venue("AssetPairs", ok(some)).open_client() as client:
+        market, _ = await api.get_mkt_info("ausd", client=client)
+    assert (market.min_size, market.min_notional) == (Decimal("0.002"), Decimal("0.5"))
+
+
 async def test_an_unknown_name_is_told_with_what_comes_near() -> None:
     async with Venue().open_client() as client:
         with pytest.raises(pk.NotFound, match=r"'xbtusf'.*xbtusd\.kraken"):
@@ -245,6 +252,27 @@ async def test_an_old_table_of_pairs_serves_when_the_venue_does_not(
         assert "using an old table" in caplog.text
         with pytest.raises(pk.ProviderError, match="Feature disabled"):
             await client.asset_pairs(refresh=True)
+
+
+def test_the_next_process_knows_the_pairs_and_serves_them_when_the_venue_is_gone(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    venue = Venue("AssetPairs", ok(PAIRS), error("EService:Unavailable"))
+
+    async def ask(ttl_s: float) -> api.Pair:
+        async with venue.open_client(pairs_ttl_s=ttl_s, rest_attempts=1) as client:
+            return await client.pair("BTC/USD")
+
+    first = trio.run(ask, 600)
+    assert trio.run(ask, 600) == first and venue.count("AssetPairs") == 1
+    assert trio.run(ask, 1e-9) == first and venue.count("AssetPairs") == 2
+    assert "using an old table of kraken's markets, fetched 0 s ago" in caplog.text
+
+
+async def test_the_pairs_of_a_venue_on_this_machine_are_not_kept(caches: Path) -> None:
+    async with Venue().open_client(rest_url="http://127.0.0.1:9") as client:
+        assert (await client.pair("xbtusd")).key == "XXBTZUSD"
+    assert not await trio.Path(caches).exists()
 
 
 async def test_a_pair_that_cannot_be_understood_is_left_out_alone(

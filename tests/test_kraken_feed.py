@@ -12,7 +12,7 @@ import pytest
 import trio
 
 import piker_core as pk
-from providers.kraken.repair import fetch_seam
+from piker_core.adapter.repair import fetch_seam
 from providers.kraken.venue import Venue, open_venue
 
 FQME = "xbtusd.kraken"
@@ -122,8 +122,8 @@ async def test_no_row_is_begun_while_the_running_minute_is_fetched(
         await may_end.wait()
         return await fetch_seam(*arguments)
 
-    monkeypatch.setattr("providers.kraken.watch.fetch_seam", fetch_slowly)
-    monkeypatch.setattr("providers.kraken.market_feed.HOLD_S", 600.0)
+    monkeypatch.setattr("piker_core.adapter.watch.fetch_seam", fetch_slowly)
+    monkeypatch.setenv("PIKER_KRAKEN__HOLD_S", "600")
     async with point() as venue, pk.open_feed([FQME]) as feed:
         flume = feed.flumes[FQME]
         await wait_until(lambda: flume.hist.head - flume.hist.first > 10)

@@ -19,12 +19,14 @@ WORDS = 2
 RESOURCES = 3
 FLOORS = {
     COMPILED: ("core.native", "core.rings", "core.ticks", "core.fold", "core.engine"),
-    WORDS: ("dtypes", "errors", "messages", "symbols"),
+    WORDS: ("dtypes", "errors", "fqme", "messages", "steps", "symbols"),
     RESOURCES: (
         *("channel", "config", "provider", "segments", "tasks", "waiting"),
+        *("calendars", "symbol_cache", "symbol_search", "symbol_table"),
+        *("control", "control_server", "control_socket"),
         *("adapter", "simulation"),
     ),
-    4: ("feed", "feeder", "history", "quotes"),
+    4: ("feed", "feeder", "history", "quotes", "source", "stream"),
     6: ("__main__", "cli"),
 }
 FLOOR_OF = {name: floor for floor, names in FLOORS.items() for name in names}
@@ -43,8 +45,9 @@ INCLUDES = {
     "wake.h": {"segment.h"},
     "lock.h": {"segment.h"},
     "ids.h": set(),
+    "sessions.h": {"atomics.h"},
     "sums.h": set(),
-    "fold.h": {"ids.h", "ring.h", "sums.h", "ticks.h"},
+    "fold.h": {"ids.h", "ring.h", "sessions.h", "sums.h", "ticks.h"},
     "market.h": {"fold.h"},
     "recover.h": {"market.h"},
 }

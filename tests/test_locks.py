@@ -31,10 +31,12 @@ if os.fork():
     os._exit(0)
 try:
     engine.step(0)
+    said = "stepped"
 except pk.PikerError:
-    sys.stdout.write(f"{os.getpid()}\\n")
-    sys.stdout.flush()
-    time.sleep(600)
+    said = "refused"
+sys.stdout.write(f"{os.getpid()} {said}\\n")
+sys.stdout.flush()
+time.sleep(600)
 """
     writer = subprocess.Popen(
         [sys.executable, "-c", script, namespace],
@@ -45,8 +47,9 @@ except pk.PikerError:
     )
     with writer:
         assert writer.stdout
-        child = int(writer.stdout.readline())
+        child, said = writer.stdout.readline().split()
         try:
+            assert said == "refused"
             bars = pk.attach_bars(FQME, namespace=namespace)
             lives = [bars.writer_alive]
             writer.kill()
@@ -56,7 +59,8 @@ except pk.PikerError:
             assert lives == [True, False]
             open_again(namespace)
         finally:
-            os.kill(child, 9)
+            os.kill(int(child), 9)
+            writer.kill()
 
 
 def test_nothing_of_a_ring_is_left_in_a_program_that_is_executed(

@@ -2,10 +2,12 @@
 
 import gc
 import os
+from collections.abc import Iterator
 from itertools import count
 from typing import Any
 
 import numpy as np
+import pytest
 from bar_model import NS, MarketModel, Trade, tick_array
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
@@ -42,6 +44,19 @@ ids = st.one_of(st.just(0), st.integers(1, 30), st.integers(-3, 10_000))
 
 
 @st.composite
+def sessions(draw: st.DrawFn) -> list[tuple[int, int]] | None:
+    """None: always open; else spans, in ns from now."""
+    if draw(st.booleans()):
+        return None
+    times = st.tuples(st.integers(-70, 700), offsets)
+    some = sorted(draw(st.sets(times, max_size=10)))
+    spans = [(second * NS + ns) for second, ns in some]
+    if len(spans) > 2 and draw(st.booleans()):
+        spans.insert(2, spans[1])  # two that touch
+    return list(zip(spans[::2], spans[1::2], strict=False))
+
+
+@st.composite
 def trades(draw: st.DrawFn) -> list[tuple[int, int, float, float, int, int]]:
     """Trades that arrive together: seconds and nanoseconds from now, and the rest."""
     spread = draw(seconds)
@@ -67,6 +82,15 @@ def tick_dict(trade: Trade) -> dict[str, Any]:
     }
 
 
+@pytest.fixture(scope="module", autouse=True)
+def only_what_is_new_is_collected() -> Iterator[None]:
+    """A collection need not look through all that other tests have left."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
 class MarketMachine(RuleBasedStateMachine):
     """One market and its model, which must agree after every call."""
 
@@ -75,19 +99,28 @@ class MarketMachine(RuleBasedStateMachine):
         fill=st.sampled_from(["flat", "flat", "none"]),
         window=st.sampled_from([0, 5, 900]),
         live=st.booleans(),
+        spans=sessions(),
     )
     def open(
-        self, periods: tuple[int, ...], fill: str, window: float, live: bool
+        self,
+        periods: tuple[int, ...],
+        fill: str,
+        window: float,
+        live: bool,
+        spans: list[tuple[int, int]] | None,
     ) -> None:
         self.namespace = next(_namespaces)
         self.periods, self.fill, self.window = periods, fill, window
         self.now = T0
         self.opened = 0
+        self.sessions = self.at_now(spans)
         self.open_engine()
         capacities = {
             period: ring.capacity for period, ring in self.market.bars.items()
         }
-        self.model = MarketModel(capacities, fill=fill, late_window_s=window)
+        self.model = MarketModel(
+            capacities, fill=fill, late_window_s=window, sessions=self.sessions
+        )
         self.readers = {
             period: pk.attach_bars(FQME, period=period, namespace=self.namespace)
             for period in periods
@@ -107,7 +140,13 @@ class MarketMachine(RuleBasedStateMachine):
             periods=self.periods,
             fill=self.fill,
             capacity=dict.fromkeys(self.periods, 256),
+            sessions=self.sessions,
         )
+
+    def at_now(self, spans: list[tuple[int, int]] | None) -> Any:
+        if spans is None:
+            return None
+        return [(self.now * NS + start, self.now * NS + end) for start, end in spans]
 
     def teardown(self) -> None:
         if hasattr(self, "namespace"):
@@ -155,6 +194,12 @@ class MarketMachine(RuleBasedStateMachine):
             since_ns = (self.now + since) * NS + 1
         self.market.set_status(status, since_ns=since_ns)
         self.model.set_status(status, since_ns)
+
+    @rule(spans=sessions())
+    def set_sessions(self, spans: list[tuple[int, int]] | None) -> None:
+        self.sessions = self.at_now(spans)
+        self.market.set_sessions(self.sessions)
+        self.model.set_sessions(self.sessions)
 
     @rule(start=seconds, length=st.integers(0, 70), ns=offsets)
     def open_gap(self, start: int, length: int, ns: int) -> None:
@@ -236,7 +281,11 @@ class MarketMachine(RuleBasedStateMachine):
             ]
             assert reader.statistics() == self.market.statistics()
         assert self.market.statistics() == self.model.counters
+        assert {reader.status for reader in self.readers.values()} == {
+            self.model.status
+        }
         assert self.market.status == self.model.status
+        assert self.market.feed_status == self.model.feed_status
 
 
 MarketMachine.TestCase.settings = SLOW

@@ -1,87 +1,25 @@
 """Which rows a market has: losses, closed sessions, jumps, repairs, batches."""
 
 from collections.abc import Iterator
-from itertools import count
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from bar_model import NS, Trade, tick_array
+from opened_market import T0, OpenMarket, open_engine
 
 import piker_core as pk
 from piker_core.segments import ring_name
 
-T0 = 1_732_320_000
-
 
 @pytest.fixture
-def open_market(namespace: str) -> Iterator[Any]:
-    """A function that opens a market in one engine, with readers by period."""
-    with pk.open_engine("kraken", namespace=namespace, tick_capacity=1 << 14) as engine:
-
-        def open_one(
-            name: str = "xbtusd", status: str | None = "live", **more: Any
-        ) -> "Opened":
-            more = {"periods": (1, 60), "capacity": {1: 4096, 60: 256}} | more
-            market = engine.add_market(f"{name}.kraken", **more)
-            if status:
-                market.set_status(status)
-            return Opened(engine, market, namespace)
-
-        yield open_one
-
-
-class Opened:
-    """An engine's market, told of in seconds from T0."""
-
-    def __init__(self, engine: Any, market: Any, namespace: str) -> None:
-        self.engine, self.market = engine, market
-        self.bars = {
-            period: pk.attach_bars(market.fqme, period=period, namespace=namespace)
-            for period in market.bars
-        }
-        self._ids = count(1)
-
-    def trade(self, second: float, price: float = 100.0) -> int:
-        time_ns = round((T0 + second) * 1000) * 1_000_000
-        taken: int = self.engine.push_trade(
-            self.market, time_ns, price, 0.5, next(self._ids)
-        )
-        return taken
-
-    def step(self, second: int) -> None:
-        self.engine.step((T0 + second) * NS)
-
-    def gap(self, start: float, end: float, *, repaired: bool = False) -> None:
-        start_ns, end_ns = (int((T0 + second) * NS) for second in (start, end))
-        self.market.add_gap(
-            start_ns=start_ns, end_ns=end_ns, cause="lost", repaired=repaired
-        )
-
-    def rows(self, period: int = 1) -> Any:
-        return self.bars[period].snapshot(5000)
-
-    def seconds(self, period: int = 1) -> list[int]:
-        return (self.rows(period)["time"] - T0).tolist()
-
-    def having(self, flag: pk.BarFlag, period: int = 1) -> list[int]:
-        rows = self.rows(period)
-        return (rows["time"][rows["flags"] & int(flag) != 0] - T0).tolist()
-
-    def gaps(self, period: int = 1) -> list[tuple[float, float, str, int]]:
-        return [
-            (start / NS - T0, end / NS - T0, cause.decode(), repaired)
-            for start, end, cause, repaired in self.bars[period].gaps().tolist()
-        ]
-
-    @property
-    def counters(self) -> dict[str, int]:
-        return dict(self.market.statistics())
+def open_market(namespace: str) -> Iterator[OpenMarket]:
+    with open_engine(namespace) as opens:
+        yield opens
 
 
 def test_a_loss_that_nobody_recorded_is_one_record_in_every_period(
-    open_market: Any,
+    open_market: OpenMarket,
 ) -> None:
     m = open_market()
     m.trade(5)
@@ -96,7 +34,7 @@ def test_a_loss_that_nobody_recorded_is_one_record_in_every_period(
 
 
 def test_what_a_providers_record_leaves_uncovered_is_put_on_record(
-    open_market: Any,
+    open_market: OpenMarket,
 ) -> None:
     m = open_market()
     m.trade(5)
@@ -108,7 +46,7 @@ def test_what_a_providers_record_leaves_uncovered_is_put_on_record(
 
 
 def test_rows_since_the_feed_is_whole_again_are_no_placeholders(
-    open_market: Any,
+    open_market: OpenMarket,
 ) -> None:
     m = open_market()
     m.trade(5)
@@ -122,7 +60,7 @@ def test_rows_since_the_feed_is_whole_again_are_no_placeholders(
 
 
 def test_a_bar_that_a_loss_reaches_into_is_partial_until_it_is_made_good(
-    open_market: Any,
+    open_market: OpenMarket,
 ) -> None:
     m = open_market(status=None)
     m.market.set_status("live", since_ns=T0 * NS)
@@ -141,7 +79,7 @@ def test_a_bar_that_a_loss_reaches_into_is_partial_until_it_is_made_good(
 
 @pytest.mark.parametrize("by_clock", [True, False])
 def test_the_first_bar_is_partial_where_the_feed_begins_in_its_middle(
-    open_market: Any, by_clock: bool
+    open_market: OpenMarket, by_clock: bool
 ) -> None:
     m = open_market(status=None)
     for period, ring in m.market.bars.items():
@@ -160,7 +98,9 @@ def test_the_first_bar_is_partial_where_the_feed_begins_in_its_middle(
     assert m.having(pk.BarFlag.PARTIAL, 60) == [0]
 
 
-def test_a_placeholder_stays_one_until_its_record_is_closed(open_market: Any) -> None:
+def test_a_placeholder_stays_one_until_its_record_is_closed(
+    open_market: OpenMarket,
+) -> None:
     m = open_market()
     m.trade(0)
     m.market.set_status("reconnecting")
@@ -176,7 +116,7 @@ def test_a_placeholder_stays_one_until_its_record_is_closed(open_market: Any) ->
     assert m.rows()["close"].tolist() == [100.0] * 4 + [99.0] * 5 + [100.0]
 
 
-def test_rows_of_another_loss_stay_placeholders(open_market: Any) -> None:
+def test_rows_of_another_loss_stay_placeholders(open_market: OpenMarket) -> None:
     m = open_market()
     m.trade(50)
     m.market.set_status("reconnecting")
@@ -192,7 +132,7 @@ def test_rows_of_another_loss_stay_placeholders(open_market: Any) -> None:
 
 
 def test_a_loss_without_a_trade_repaired_before_the_next_row_gets_its_rows(
-    open_market: Any,
+    open_market: OpenMarket,
 ) -> None:
     m = open_market()
     m.trade(0)
@@ -208,7 +148,7 @@ def test_a_loss_without_a_trade_repaired_before_the_next_row_gets_its_rows(
 
 
 def test_rows_of_an_open_gap_are_placeholders_also_after_its_first_trade(
-    open_market: Any,
+    open_market: OpenMarket,
 ) -> None:
     m = open_market()
     m.trade(0)
@@ -226,7 +166,7 @@ def test_rows_of_an_open_gap_are_placeholders_also_after_its_first_trade(
 
 
 def test_a_loss_on_record_is_all_that_is_lost_before_a_closed_session(
-    open_market: Any,
+    open_market: OpenMarket,
 ) -> None:
     m = open_market()
     m.trade(0)
@@ -241,7 +181,7 @@ def test_a_loss_on_record_is_all_that_is_lost_before_a_closed_session(
 
 
 def test_a_loss_that_is_not_on_record_is_not_over_because_the_session_is(
-    open_market: Any,
+    open_market: OpenMarket,
 ) -> None:
     m = open_market()
     m.trade(0)
@@ -253,7 +193,7 @@ def test_a_loss_that_is_not_on_record_is_not_over_because_the_session_is(
 
 
 def test_without_flat_rows_only_a_gap_under_repair_has_placeholders(
-    open_market: Any,
+    open_market: OpenMarket,
 ) -> None:
     m = open_market(fill="none")
     m.trade(0)
@@ -267,7 +207,9 @@ def test_without_flat_rows_only_a_gap_under_repair_has_placeholders(
     assert m.counters["unplaced"] == 1 and m.rows()["count"].tolist() == [1, 0, 1, 0, 1]
 
 
-def test_of_more_open_gaps_than_fit_the_oldest_is_given_up(open_market: Any) -> None:
+def test_of_more_open_gaps_than_fit_the_oldest_is_given_up(
+    open_market: OpenMarket,
+) -> None:
     m = open_market(capacity={1: 4096, 60: 256})
     m.trade(0)
     for start in range(0, 330, 10):
@@ -280,7 +222,7 @@ def test_of_more_open_gaps_than_fit_the_oldest_is_given_up(open_market: Any) -> 
 
 
 def test_one_jump_of_the_clock_makes_at_most_a_ring_of_rows_and_a_record(
-    open_market: Any,
+    open_market: OpenMarket,
 ) -> None:
     m = open_market(periods=(1, 60), capacity={1: 256, 60: 256})
     m.trade(0)
@@ -291,7 +233,7 @@ def test_one_jump_of_the_clock_makes_at_most_a_ring_of_rows_and_a_record(
     assert m.gaps(60) == [] and m.seconds(60) == list(range(0, 7201, 60))
 
 
-def test_flags_do_not_show_how_trades_were_batched(open_market: Any) -> None:
+def test_flags_do_not_show_how_trades_were_batched(open_market: OpenMarket) -> None:
     late = [(3, 99.0), (5, 100.0), (5.5, 98.0), (7, 97.0), (8, 98.0)]
     images = []
     for number, batched in enumerate((True, False)):
@@ -306,7 +248,7 @@ def test_flags_do_not_show_how_trades_were_batched(open_market: Any) -> None:
 
 
 def test_a_batch_into_a_long_quiet_stretch_rewrites_it_once(
-    open_market: Any, namespace: str
+    open_market: OpenMarket, namespace: str
 ) -> None:
     m = open_market(periods=(1,))
     m.trade(0)
@@ -323,7 +265,7 @@ def test_a_batch_into_a_long_quiet_stretch_rewrites_it_once(
     assert m.rows()["close"][-3:].tolist() == [3048.0, 3048.0, 3048.0]
 
 
-def test_markets_of_one_engine_keep_to_themselves(open_market: Any) -> None:
+def test_markets_of_one_engine_keep_to_themselves(open_market: OpenMarket) -> None:
     a, b = open_market("xbtusd"), open_market("ethusd")
     a.trade(0, 5.0)
     b.trade(0, 7.0)
@@ -337,7 +279,7 @@ def test_markets_of_one_engine_keep_to_themselves(open_market: Any) -> None:
     assert (a.market.id, b.market.id) == (0, 1)
 
 
-def test_the_newest_trade_is_the_last_in_venue_order(open_market: Any) -> None:
+def test_the_newest_trade_is_the_last_in_venue_order(open_market: OpenMarket) -> None:
     m = open_market()
     for second, price, trade_id in ((3, 1.0, 8), (3, 2.0, 7), (2, 3.0, 9)):
         m.engine.push_trade(m.market, (T0 + second) * NS, price, 1.0, trade_id)
@@ -346,7 +288,7 @@ def test_the_newest_trade_is_the_last_in_venue_order(open_market: Any) -> None:
 
 
 def test_the_clock_makes_placeholders_of_a_gap_on_record_without_flat_rows_too(
-    open_market: Any,
+    open_market: OpenMarket,
 ) -> None:
     m = open_market(fill="none")
     m.trade(5)

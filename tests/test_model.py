@@ -103,6 +103,16 @@ DEVICES = {
         "pk_store(&header->about_stamp, stamp);",
         ";",
     ),
+    "the reason's other place": (
+        "segment.h",
+        "pk_copy_in((pk_word *)&header->reasons[number % 2]",
+        "pk_copy_in((pk_word *)&header->reasons[(number + 1) % 2]",
+    ),
+    "the reason's recheck": (
+        "segment.h",
+        "if (pk_load(&header->reason_number) == number)",
+        "if (number == number)",
+    ),
     "the ticks' intent": ("ticks.h", "pk_store(&header->clock, t->head + 1);", ";"),
     "the ticks' bound": (
         "ticks.h",

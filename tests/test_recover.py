@@ -23,6 +23,7 @@ from stepped import (
 import piker_core as pk
 
 VALUES = ["index", "time", "open", "high", "low", "close", "volume", "count", "bar_wap"]
+BY_CLOCK = ("the clock", "the clock over a night")
 MOST_STATES = 150
 
 
@@ -98,12 +99,14 @@ def test_a_kill_at_any_instruction_loses_and_repeats_nothing(
         with open_markets(namespace) as (engine, markets):
             if call[0] == "push":
                 check_recovered(namespace, call, before, where)
+            if done.feed_status == "closed":
+                continue  # to the next writer, what it did not see is a loss
             markets[0].set_status("live", since_ns=0)
             in_engine(engine, markets, call)()
             for ring in done.rings:
                 rows, wanted = all_rows(namespace, ring.period), ring.array()
                 check_rows(rows, wanted, where)
-                if scene not in ("trades after a loss", "the clock"):
+                if scene not in ("trades after a loss", *BY_CLOCK):
                     assert (plain_flags(rows) == plain_flags(wanted)).all(), where
 
 

@@ -19,6 +19,7 @@ LAYOUTS = {
     "pk_identity",
     "pk_header",
     "pk_redo",
+    "pk_reason",
     "pk_wait_page",
     "pk_row",
     "pk_side",
@@ -161,7 +162,7 @@ def word(ring: mmap.mmap, layout: str, field: str, base: int = 0) -> int:
 def test_a_ring_of_bars_can_be_found_and_read_by_the_page_alone(namespace: str) -> None:
     with pk.open_engine("kraken", namespace=namespace, tick_capacity=64) as engine:
         market = engine.add_market("xbtusd.kraken", about=b'{"a": 1}')
-        market.set_status("live")
+        market.set_status("live", reason="ack after 0.2 s")
         engine.push_trade(market, 1_600_000_000_500_000_000, 60000.5, 0.25, id=7)
         path = Path("/dev/shm") / name_by_the_page(
             namespace, "kraken", "xbtusd.kraken", 1
@@ -171,6 +172,12 @@ def test_a_ring_of_bars_can_be_found_and_read_by_the_page_alone(namespace: str) 
         assert ring[:8] == b"PKERRNG1"
         assert len(ring) == word(ring, "pk_identity", "total_size")
         assert ring[512:521] == b'{"a": 1}\0'
+        places = {name: at for at, _, name in read_layouts()["pk_header"]}
+        reason = places["reasons"] + 136 * (
+            word(ring, "pk_header", "reason_number") % 2
+        )
+        assert word(ring, "pk_reason", "status", reason) == STATUSES.index("live")
+        assert ring[reason + 8 : reason + 24] == b"ack after 0.2 s\0"
         head = word(ring, "pk_header", "head")
         assert (head, word(ring, "pk_header", "first")) == (2**40 + 1, 2**40)
         slot = (head - 1) % word(ring, "pk_identity", "capacity")

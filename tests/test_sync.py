@@ -65,7 +65,7 @@ for site in SITES:
 
 def test_there_are_labels_in_every_file_that_orders_memory() -> None:
     assert {site.place.partition(":")[0] for site in SITES} == {
-        *("ring.h", "ticks.h", "wake.h", "segment.h", "market.h"),
+        *("ring.h", "ticks.h", "wake.h", "segment.h"),
     }
 
 

@@ -4,8 +4,9 @@ The floors, lower ones know nothing of higher ones:
 
     core/        0  C: atomics, segment, ring, ticks, fold; no Python
                  1  Cython: rings and ticks (reading), engine (writing)
-    symbols      2  market names, decimal steps
-    provider     3  the provider protocol; config; segments of this machine
+    symbols      2  assets and markets; fqme is their names, steps the decimal steps
+    provider     3  the provider protocol; config; segments of this machine;
+                    symbol_table, search and cache: a venue's markets by all their names
     feed         4  open_feed and its streams (quotes); feeder runs a provider into an
                     engine; history back-fills it; tasks is what they need of trio
     cli          6  the command line

@@ -101,9 +101,9 @@ def _read(path: Path) -> Table:
 
 
 def _check_tables(tables: Table, name: str, path: Path) -> None:
-    known = {"feed", name, *provider_names()}
     for table in tables:
-        if table not in known and not is_provider(table):
+        if table not in ("feed", name) and not is_provider(table):
+            known = {"feed", name, *provider_names()}
             raise ConfigError(
                 f"{path}: unknown table [{table}]; allowed: {', '.join(sorted(known))}"
             )

@@ -2,8 +2,12 @@
 
 from enum import IntFlag
 from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, NDArray
 
 OHLCV_DTYPE = np.dtype(
     [
@@ -97,3 +101,25 @@ class BarFlag(IntFlag):
     """Lost to a gap, then made exact from the venue's trades."""
     SYNTHETIC_GAP = 32
     """Placeholder for an interval without a feed; not a statement about trading."""
+
+
+def session_array(sessions: "ArrayLike") -> "NDArray[np.int64]":
+    """Sessions as rows of (open_ns, close_ns), UTC.
+
+    Raises TypeError for what is no array of whole numbers, ValueError if they do not
+    ascend or overlap.
+    """
+    spans = np.asarray(sessions)
+    if spans.size == 0:
+        return np.zeros((0, 2), np.int64)
+    if spans.ndim != 2 or spans.shape[1] != 2 or spans.dtype.kind != "i":
+        raise TypeError(
+            "sessions are rows of (open_ns, close_ns), whole numbers, "
+            f"not {sessions!r:.80}"
+        )
+    own = np.ascontiguousarray(spans, np.int64)
+    if (own[:, 0] >= own[:, 1]).any() or (own[:-1, 1] > own[1:, 0]).any():
+        raise ValueError(
+            "sessions ascend, each from its opening to a later close, without overlap"
+        )
+    return own

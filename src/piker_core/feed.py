@@ -1,37 +1,25 @@
 """`open_feed`: quotes of any markets, from the rings of whoever writes them.
 
-The first process that opens a provider's feed writes its rings; others attach. When the
-writer ends or dies, one of the attached takes over, with all that it was feeding.
+The first process that opens a provider's feed writes its rings; others attach, and ask
+it for markets that it does not feed yet. When the writer ends or dies, one of the
+attached takes over, with all that anyone who is still there has asked for.
 """
 
-import logging
-import time
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
-from types import ModuleType
 from typing import Any
 
 import msgspec
-import trio
 
 from piker_core.config import FeedConfig, load_section
-from piker_core.core.engine import open_engine
 from piker_core.core.rings import BarReader, attach_bars, checked_namespace
 from piker_core.core.ticks import TickReader, attach_ticks
-from piker_core.errors import FeedError, NotFound, PikerError, WriterBusy
-from piker_core.feeder import Feeder, unknown_mkt
+from piker_core.feeder import unknown_mkt
 from piker_core.provider import find_provider
-from piker_core.quotes import QuoteStream
+from piker_core.quotes import Quote, QuoteStream
+from piker_core.source import Source
 from piker_core.symbols import MktPair, parse_fqme
-from piker_core.tasks import Backoff, open_nursery
-
-LOOK_S = 0.2
-"""How often an attached feed looks whether the writer is alive."""
-BEAT_NS = 2_500_000_000
-"""Heartbeats come every second: one that is older was the last."""
-
-log = logging.getLogger("piker_core.feed")
-Quote = dict[str, Any]
+from piker_core.tasks import open_nursery
 
 
 class Flume(msgspec.Struct, frozen=True):
@@ -56,9 +44,7 @@ class Flume(msgspec.Struct, frozen=True):
 class Feed:
     """Open markets by full name, and streams of their quotes."""
 
-    def __init__(
-        self, sources: "Sequence[_Source]", tick_throttle: float | None
-    ) -> None:
+    def __init__(self, sources: Sequence[Source], tick_throttle: float | None) -> None:
         self.flumes: dict[str, Flume] = {}
         self._sources = sources
         self._tick_throttle = tick_throttle
@@ -106,8 +92,10 @@ async def open_feed(
 
     Returns when each has a last price; history and live data go on flowing into the
     rings. Raises NotFound for an unknown provider or symbol, ProviderError if the venue
-    refuses or cannot be reached, FeedError if another process writes the provider's
-    rings without a market asked for, ConfigError. `tick_throttle`: see `Feed.stream`.
+    refuses or cannot be reached, FeedError if there is no price in time or the process
+    that writes the provider's rings cannot be asked for a market, ConfigError: the same
+    whether this process feeds a market or asks for it. `tick_throttle`: see
+    `Feed.stream`.
     """
     space = checked_namespace(namespace)
     config = load_section("feed", FeedConfig)
@@ -124,17 +112,20 @@ async def open_feed(
     if not wanted:
         raise ValueError("open_feed() needs at least one market name")
     sources = [
-        _Source(find_provider(name), name, symbols, space, config)
+        Source(
+            find_provider(name), name, symbols=symbols, namespace=space, config=config
+        )
         for name, symbols in wanted.items()
     ]
     feed = Feed(sources, tick_throttle)
     async with open_nursery() as nursery:
-        async with open_nursery() as opening:
-            for source in sources:
-                opening.start_soon(nursery.start, source.run)
+        for source in sources:
+            nursery.start_soon(source.run)
+        for source in sources:
+            await source.opened.wait()
         try:
             for source in sources:
-                feed.flumes |= source.attach()
+                feed.flumes |= _open_flumes(source)
             yield feed
         finally:
             for flume in feed.flumes.values():
@@ -144,120 +135,23 @@ async def open_feed(
             nursery.cancel_scope.cancel()
 
 
-class _Source:
-    """One provider of a feed, written here or attached to."""
-
-    def __init__(
-        self,
-        provider: ModuleType,
-        name: str,
-        symbols: list[str],
-        namespace: str,
-        config: FeedConfig,
-    ) -> None:
-        self.provider = provider
-        self.name = name
-        self.symbols = symbols
-        self.namespace = namespace
-        self.config = config
-        self.role = "reader"
-        self.first_quotes: dict[str, Quote] = {}
-        self.details: dict[str, dict[str, Any]] = {}
-
-    async def run(
-        self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
-    ) -> None:
-        """Write the rings, or attach and wait for the writer's end; for ever."""
-        try:
-            await self._write([], task_status)
-        except WriterBusy:
-            await self._wait_fed()
-            task_status.started()
-        backoff = Backoff(0.1, 5.0)
-        while True:
-            inherited = await self._wait_writer_end()
-            try:
-                await self._write(inherited, trio.TASK_STATUS_IGNORED)
-            except WriterBusy:  # another attached feed was faster
-                backoff.reset()
-            except PikerError as error:
-                log.warning("%s cannot be taken over: %s", self.name, error)
-                await trio.sleep(backoff.next_s())
-
-    async def _write(
-        self, inherited: list[str], task_status: trio.TaskStatus[None]
-    ) -> None:
-        with open_engine(self.name, namespace=self.namespace) as engine:
-            feeder = Feeder(self.provider, engine, self.config)
-            await feeder.add(self.symbols)
-            await feeder.add(inherited, required=False)
-            self.role = "writer"
-            self.first_quotes, self.details = feeder.first_quotes, feeder.details
-            try:
-                await feeder.run(task_status)
-            finally:
-                self.role = "reader"
-
-    # Attached
-
-    def _fed(self, ticks: TickReader) -> list[str]:
-        """Symbols whose rings the writer of these ticks steps, or stepped last."""
-        fed = []
-        for fqme in ticks.markets():
-            try:
-                with attach_bars(fqme, period=1, namespace=self.namespace) as bars:
-                    if ticks.heartbeat_ns - bars.heartbeat_ns < BEAT_NS:
-                        fed.append(fqme[: -len(self.name) - 1])
-            except PikerError as error:
-                log.debug("%s: %s", fqme, error)
-        return fed
-
-    async def _wait_fed(self) -> None:
-        """Wait for a starting writer; FeedError if it feeds other markets."""
-        deadline_s = trio.current_time() + self.config.first_quote_s
-        missing, pid = self.symbols, 0
-        while missing and trio.current_time() < deadline_s:
-            await trio.sleep(LOOK_S / 4)
-            try:
-                with attach_ticks(self.name, namespace=self.namespace) as ticks:
-                    pid = ticks.writer_pid
-                    beats = time.time_ns() - ticks.heartbeat_ns < BEAT_NS
-                    fed = self._fed(ticks) if beats else []
-            except NotFound:
-                continue
-            missing = [symbol for symbol in self.symbols if symbol not in fed]
-            if missing and beats:
-                break
-        if missing:
-            names = ", ".join(f"{symbol}.{self.name}" for symbol in missing)
-            raise FeedError(
-                f"process {pid} writes {self.name}'s rings in namespace "
-                f"{self.namespace} without {names}: open it there, or end that process"
-            )
-
-    async def _wait_writer_end(self) -> list[str]:
-        """Return when the writer's lock is free: the symbols that it was feeding."""
-        with attach_ticks(self.name, namespace=self.namespace) as ticks:
-            while ticks.writer_alive:  # noqa: ASYNC110 - a lock has no event
-                await trio.sleep(LOOK_S)
-            return [symbol for symbol in self._fed(ticks) if symbol not in self.symbols]
-
-    def attach(self) -> dict[str, Flume]:
-        """Readers of the markets asked for, by full name."""
-        flumes = {}
-        ticks = attach_ticks(self.name, namespace=self.namespace)
-        for symbol in self.symbols:
-            fqme = f"{symbol}.{self.name}"
-            rt = attach_bars(fqme, period=1, namespace=self.namespace)
-            hist = attach_bars(fqme, period=60, namespace=self.namespace)
-            quote = self.first_quotes.get(fqme) or {
-                "symbol": symbol,
-                "fqme": fqme,
-                "last": rt.last_price or None,
-                "ticks": [],
-            }
-            flumes[fqme] = Flume(_mkt_of(rt, symbol, self.name), quote, rt, hist, ticks)
-        return flumes
+def _open_flumes(source: Source) -> dict[str, Flume]:
+    """Readers of a provider's markets, by full name."""
+    flumes = {}
+    ticks = attach_ticks(source.name, namespace=source.namespace)
+    for symbol in source.symbols:
+        fqme = f"{symbol}.{source.name}"
+        rt = attach_bars(fqme, period=1, namespace=source.namespace)
+        hist = attach_bars(fqme, period=60, namespace=source.namespace)
+        quote = source.first_quotes.get(symbol) or {
+            "symbol": symbol,
+            "fqme": fqme,
+            "last": rt.last_price or None,
+            "ticks": [],
+        }
+        market = _mkt_of(rt, symbol, source.name)
+        flumes[fqme] = Flume(market, quote, rt, hist, ticks)
+    return flumes
 
 
 def _mkt_of(bars: BarReader, symbol: str, provider: str) -> MktPair:

@@ -1,32 +1,40 @@
-"""A provider's stream into an engine of this process: clock, supervision, back-fill."""
+"""A provider's markets into an engine of this process: leases, clock, back-fill.
+
+A market is fed for as long as anyone holds a lease of it. Markets that are leased
+together, and were not fed before, share one `stream_quotes` call (stream).
+"""
 
 import logging
 import time
-from collections.abc import Sequence
-from functools import partial
+from collections import Counter
+from collections.abc import AsyncIterator, Collection, Sequence
+from contextlib import asynccontextmanager
 from types import ModuleType
 from typing import Any
 
 import msgspec
 import trio
 
+from piker_core.calendars import Spans, engine_sessions
 from piker_core.config import FeedConfig
 from piker_core.core.engine import FeedEngine, Market
-from piker_core.errors import DataThrottle, FeedError, NotFound, PikerError
+from piker_core.core.rings import attach_bars
+from piker_core.core.ticks import attach_ticks
+from piker_core.errors import DataThrottle, NotFound, PikerError
 from piker_core.history import Pace, backfill
+from piker_core.stream import LIVE_S, Quote, Stream, silence, tell
 from piker_core.symbols import Asset, MktPair
-from piker_core.tasks import Backoff, open_nursery
+from piker_core.tasks import open_nursery
 
 NS = 1_000_000_000
-LIVE_S = 5.0
-"""How long an opening feed waits for real-time data once it has first quotes."""
+MOST_ABOUT = 511
+HISTORY = "open_history_client"
 
 log = logging.getLogger("piker_core.feed")
-Quote = dict[str, Any]
 
 
 class Feeder:
-    """Runs one provider's `stream_quotes` for some symbols into one engine."""
+    """Feeds markets of one provider into one engine, while they are leased."""
 
     def __init__(
         self, provider: ModuleType, engine: FeedEngine, config: FeedConfig
@@ -35,162 +43,197 @@ class Feeder:
         self.engine = engine
         self.config = config
         self.markets: dict[str, Market] = {}
-        self.first_quotes: dict[str, Quote] = {}
-        self.details: dict[str, dict[str, Any]] = {}
+        """Those whose rings are open, fed or not."""
+        self._streams: dict[str, Stream] = {}
+        self._leases: Counter[str] = Counter()
+        self._backfills: dict[str, trio.CancelScope] = {}
+        self._nursery: trio.Nursery | None = None
         self._pace: Pace | None = None
+        self._sessions: dict[str, Spans | None] = {}
+        self._bars_from: dict[str, Any] = {}
 
-    async def add(self, symbols: Sequence[str], *, required: bool = True) -> None:
-        """Open the rings of symbols.
+    @property
+    def details(self) -> dict[str, dict[str, Any]]:
+        """What the provider says of the markets that are fed, by symbol."""
+        streams = self._streams.items()
+        return {symbol: stream.details.get(symbol, {}) for symbol, stream in streams}
 
-        Raises NotFound for one that is `required` and unknown, FeedError when the
-        provider says nothing for `first_quote_s`.
+    async def run(
+        self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    ) -> None:
+        """Step the engine's clock and feed what is leased, until cancelled."""
+        async with open_nursery() as self._nursery:
+            self._nursery.start_soon(run_clock, self.engine)
+            task_status.started()
+
+    # Leases
+
+    @asynccontextmanager
+    async def open_lease(
+        self,
+        symbols: Sequence[str],
+        *,
+        within_s: float | None = None,
+        patient: bool = False,
+    ) -> AsyncIterator[dict[str, Quote]]:
+        """Have markets fed while the block lasts; their first quotes, by symbol.
+
+        Raises NotFound for an unknown symbol, FeedError when there is no first quote
+        `within_s` (by default `first_quote_s`), and what else the provider raises.
+        `patient`: nothing is waited for or raised, the provider is asked again and
+        again. Without other leases a market is `stopped` at the end of the block.
         """
-        with trio.move_on_after(self.config.first_quote_s) as limit:
-            await self._add(symbols, required)
-        if limit.cancelled_caught:
-            raise self._silent("no description")
+        held = dict.fromkeys(symbols)
+        self._leases.update(held.keys())
+        try:
+            old = [s for s in held if s in self._streams and self._is_fed(s)]
+            self._start([s for s in held if s not in self._streams])
+            if not patient:
+                await self._wait_fed(held.keys(), within_s or self.config.first_quote_s)
+            yield {} if patient else {s: self._first_quote(s, s in old) for s in held}
+        finally:
+            for symbol in held:
+                self._release(symbol)
 
-    def _silent(self, what: str) -> FeedError:
-        return FeedError(
-            f"{self.engine.provider} gave {what} of {', '.join(self.markets) or 'it'} "
-            f"within {self.config.first_quote_s:g} s: try again, or raise "
-            "first_quote_s in [feed]"
+    def _is_fed(self, symbol: str) -> bool:
+        return symbol in self._streams[symbol].quotes
+
+    def _start(self, symbols: Sequence[str]) -> None:
+        """Have the provider stream these markets, in a call of their own."""
+        if not symbols:
+            return
+        assert self._nursery is not None
+        stream = Stream(
+            self.provider,
+            self.engine,
+            symbols=symbols,
+            describe=self._describe,
+            add=self._add,
+            ready=self._ready,
+            first_quote_s=self.config.first_quote_s,
         )
+        self._streams |= dict.fromkeys(symbols, stream)
+        self._nursery.start_soon(stream.run)
 
-    async def _add(self, symbols: Sequence[str], required: bool) -> None:
-        for symbol in symbols:
+    def _release(self, symbol: str) -> None:
+        self._leases[symbol] -= 1
+        if self._leases[symbol]:
+            return
+        del self._leases[symbol]
+        self._streams.pop(symbol).drop(symbol)
+        if scope := self._backfills.pop(symbol, None):
+            scope.cancel()
+
+    async def _wait_fed(self, symbols: Collection[str], within_s: float) -> None:
+        with trio.move_on_after(within_s + LIVE_S) as limit:
+            for symbol in symbols:
+                await self._streams[symbol].wait_fed(symbol, symbols)
+        if limit.cancelled_caught:
+            missing = [symbol for symbol in symbols if not self._is_fed(symbol)]
+            trouble = self._streams[symbol].trouble
+            more = f" ({trouble})" if trouble else ""
+            raise silence(self.engine.provider, "first quote", missing, within_s, more)
+
+    def _first_quote(self, symbol: str, old: bool) -> Quote:
+        """What came first; of a market that was fed before only the newest price."""
+        if not old:
+            return self._streams[symbol].quotes[symbol]
+        market = self.markets[symbol]
+        newest = market.last_price or None
+        return {"symbol": symbol, "fqme": market.fqme, "last": newest, "ticks": []}
+
+    # Markets
+
+    async def _describe(self, symbol: str) -> MktPair:
+        """What the provider says of a market: the `bars_from` of details is heeded.
+
+        Raises NotFound for another's name.
+        """
+        provider = self.engine.provider
+        if not hasattr(self.provider, "get_mkt_info"):
+            return unknown_mkt(symbol, provider)
+        while True:
             try:
-                mkt, details = await self._mkt_info(symbol)
-            except PikerError as error:
-                if required:
-                    raise
-                log.warning("%s is not taken over: %s", symbol, error)
-                continue
-            if mkt.symbol != symbol and required:
-                name = f"{symbol}.{self.engine.provider}"
-                raise NotFound(f"{name} is called {mkt.fqme} here: ask for that")
+                answer = await self.provider.get_mkt_info(symbol)
+                break
+            except DataThrottle as error:
+                await trio.sleep(error.retry_after)
+        mkt, details = answer if isinstance(answer, tuple) else (answer, None)
+        if mkt.symbol != symbol:
+            name = f"{symbol}.{provider}"
+            raise NotFound(f"{name} is called {mkt.fqme} here: ask for that")
+        sessions = await trio.to_thread.run_sync(engine_sessions, mkt.calendar)
+        self._sessions[symbol] = sessions
+        self._bars_from[symbol] = getattr(details, "bars_from", "trade")
+        described: MktPair = mkt
+        return described
+
+    def _add(self, symbol: str, mkt: MktPair) -> Market:
+        """The market in the engine, its rings opened if they are not."""
+        if symbol not in self.markets:
             about = msgspec.json.encode(mkt)
             self.markets[symbol] = self.engine.add_market(
                 f"{symbol}.{self.engine.provider}",
                 price_tick=f"{mkt.price_tick:f}",
                 size_tick=f"{mkt.size_tick:f}",
-                bars_from=getattr(details, "bars_from", "trade"),
-                about=about if len(about) < 512 else b"",
+                bars_from=self._bars_from.get(symbol, "trade"),
+                about=about if len(about) <= MOST_ABOUT else b"",
+                sessions=self._sessions.get(symbol),
             )
+        else:
+            self.markets[symbol].set_sessions(self._sessions.get(symbol))
+        return self.markets[symbol]
 
-    async def _mkt_info(self, symbol: str) -> tuple[MktPair, Any]:
-        """The market, and the provider's details: their `bars_from` is heeded."""
-        if not hasattr(self.provider, "get_mkt_info"):
-            return unknown_mkt(symbol, self.engine.provider), None
-        while True:
-            try:
-                answer = await self.provider.get_mkt_info(symbol)
-            except DataThrottle as error:
-                await trio.sleep(error.retry_after)
-                continue
-            return answer if isinstance(answer, tuple) else (answer, None)
+    async def adopt(self) -> None:
+        """Open the rings that a killed writer has left as if they were fed still.
 
-    async def run(
-        self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
-    ) -> None:
-        """Feed for ever. Started once every market has a first quote.
-
-        What the provider raises before that comes out; later its stream is begun again,
-        with back-off.
+        Who reads them is told that they are not: `stopped` without a lease.
         """
-        async with open_nursery() as nursery:
-            nursery.start_soon(run_clock, self.engine)
-            with trio.move_on_after(self.config.first_quote_s) as limit:
-                await nursery.start(self._supervise)
-            if limit.cancelled_caught:
-                raise self._silent("no first quote")
-            task_status.started()
-            if hasattr(self.provider, "open_history_client"):
-                for symbol, market in self.markets.items():
-                    nursery.start_soon(self._backfill, symbol, market)
-
-    # The stream
-
-    async def _supervise(
-        self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
-    ) -> None:
-        await self._stream_once(task_status)
-        backoff = Backoff(1.0, 60.0)
-        while True:
-            for market in self.markets.values():
-                if market.status != "stopped":
-                    market.set_status("reconnecting")
-            await trio.sleep(backoff.next_s())
+        provider, namespace = self.engine.provider, self.engine.namespace
+        with attach_ticks(provider, namespace=namespace) as ticks:
+            names = ticks.markets()
+        for fqme in names:
+            await trio.lowlevel.checkpoint()
+            symbol = fqme.removesuffix(f".{provider}")
+            if symbol in self.markets:
+                continue
             try:
-                await self._stream_once(trio.TASK_STATUS_IGNORED)
-            except PikerError as error:
-                log.warning("%s: stream begins again: %s", self.engine.provider, error)
-
-    async def _stream_once(self, task_status: trio.TaskStatus[None]) -> None:
-        """Run the provider's stream; returns when one that was started has failed."""
-        started = False
-        try:
-            async with open_nursery() as nursery:
-                live = trio.Event()
-                channel = self.engine.send_channel()
-                inits, quotes = await nursery.start(
-                    partial(
-                        self.provider.stream_quotes,
-                        channel,
-                        list(self.markets),
-                        dict(self.markets),
-                        live,
-                    )
-                )
-                self._keep(inits, quotes)
-                nursery.start_soon(self._go_live, live)
-                with trio.move_on_after(LIVE_S):
-                    await live.wait()
-                started = True
-                task_status.started()
-            self._end()
-        except Exception as error:
-            if not started:
-                raise
-            known = isinstance(error, (PikerError, OSError))
-            log.error("%s: %s", self.engine.provider, error, exc_info=not known)
-
-    def _keep(self, inits: Sequence[Any], quotes: dict[str, Quote]) -> None:
-        for init in inits:
-            self.details[init.symbol] = init.details
-        for symbol, market in self.markets.items():
-            quote = quotes.get(symbol) or quotes.get(market.fqme) or {}
-            first: Quote = {"symbol": symbol, "fqme": market.fqme, "ticks": []} | quote
-            if first.get("last") is None:
-                first["last"] = market.last_price or None
-            self.first_quotes[market.fqme] = first
-            if first["last"] is not None:
-                self.engine.push({"symbol": symbol, "last": first["last"], "ticks": []})
-
-    async def _go_live(self, live: trio.Event) -> None:
-        """A provider that says nothing of its markets' state has them live now."""
-        await live.wait()
-        for market in self.markets.values():
-            if market.status == "starting":
-                market.set_status("live")
-
-    def _end(self) -> None:
-        log.info("%s: the stream has ended", self.engine.provider)
-        for market in self.markets.values():
-            market.set_status("stopped")
+                with (
+                    attach_bars(fqme, period=1, namespace=namespace) as bars,
+                    attach_bars(fqme, period=60, namespace=namespace),
+                ):
+                    status, about = bars.status, bars.about
+                if status != "stopped":
+                    self.markets[symbol] = self.engine.add_market(fqme, about=about)
+                    status = "reconnecting" if symbol in self._streams else "stopped"
+                    tell(self.markets[symbol], status, "its writer is dead")
+            except (OSError, PikerError) as error:
+                log.debug("%s is left as it is: %s", fqme, error)
 
     # History
 
-    async def _backfill(self, symbol: str, market: Market) -> None:
+    def _ready(self, symbol: str) -> None:
+        """A market has its first quote: what happened before may be fetched."""
+        if symbol in self._backfills or not hasattr(self.provider, HISTORY):
+            return
+        assert self._nursery is not None
+        scope = self._backfills[symbol] = trio.CancelScope()
+        self._nursery.start_soon(self._backfill, symbol, self.markets[symbol], scope)
+
+    async def _backfill(
+        self, symbol: str, market: Market, scope: trio.CancelScope
+    ) -> None:
         """Both rings of a market; whatever goes wrong, the feed goes on."""
         back = {60: self.config.minutes_back, 1: self.config.seconds_back}
         try:
-            async with self.provider.open_history_client(symbol) as (get_ohlc, limits):
-                if self._pace is None:
-                    self._pace = Pace(limits.get("erlangs", 1), limits.get("rate", 1))
-                for period, rows in back.items():
-                    if rows > 0 and period in market.bars:
-                        await backfill(get_ohlc, market.bars[period], rows, self._pace)
+            with scope:
+                async with self.provider.open_history_client(symbol) as (ask, limits):
+                    if self._pace is None:
+                        erlangs, rate = limits.get("erlangs", 1), limits.get("rate", 1)
+                        self._pace = Pace(erlangs, rate)
+                    for period, rows in back.items():
+                        if rows > 0 and period in market.bars:
+                            await backfill(ask, market.bars[period], rows, self._pace)
         except PikerError as error:
             log.warning("%s: back-fill ended: %s", market.fqme, error)
         except Exception:

@@ -41,8 +41,9 @@ class SegmentInfo(msgspec.Struct, frozen=True, kw_only=True):
 
     `kind` is "bars", "ticks", "blank" (a creation that has not ended), "damaged" or
     "foreign", the last three with a `reason`. `period` in seconds, 0 for ticks; `size`
-    and `committed` in bytes; `status` as in the header, for bars; `dead`: its writer is
-    gone without having closed it, so `collect_segments` would remove it.
+    and `committed` in bytes; `status` as in the header, for bars, and `status_reason`
+    where its writer gave one; `dead`: its writer is gone without having closed it, so
+    `collect_segments` would remove it.
     """
 
     name: str
@@ -58,6 +59,7 @@ class SegmentInfo(msgspec.Struct, frozen=True, kw_only=True):
     size: int = 0
     committed: int = 0
     status: str = ""
+    status_reason: str = ""
     writer_alive: bool = False
     writer_pid: int = 0
     generation: int = 0
@@ -194,6 +196,7 @@ def _facts(header: dict[str, Any]) -> dict[str, Any]:
     return facts | {
         "rows": min(held, header["capacity"]),
         "status": STATUSES[header["status"]] if bars else "",
+        "status_reason": header["status_reason"] if bars else "",
         "heartbeat_ns": header["heartbeat_ns"],
         "age_s": round((time.time_ns() - header["created_ns"]) / 1e9, 3),
     }

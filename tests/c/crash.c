@@ -56,6 +56,8 @@ typedef struct {
     pk_row *rows; /* first to head */
     uint64_t first, head, ticks, gaps;
     pk_gap *gap;
+    uint64_t status;
+    char reason[PK_REASON];
 } view;
 
 static const char *scenario = "setup";
@@ -128,7 +130,7 @@ static void take_over(void) {
     market.live_from_ns = 0;
     pk_load_open_gaps(&market);
     CHECK(pk_recover(&market, &chain, old) == 0);
-    pk_set_status(&market, PK_LIVE);
+    pk_set_status(&market, PK_LIVE, "");
     market.resume = PK_RESUME_NOT;
 }
 
@@ -147,6 +149,7 @@ static void look(int place, view *seen) {
     }
     seen->gap = calloc(s->table_capacity, sizeof(pk_gap));
     CHECK(pk_read_gaps(s, seen->gap, &seen->gaps) == PK_OK);
+    CHECK(pk_read_reason(s, &seen->status, seen->reason) == PK_OK);
     pk_tick tick;
     uint64_t whole;
     seen->ticks = pk_head(&mapped[TICKS]);
@@ -164,6 +167,10 @@ static void forget(view *seen) {
 static int same_rows(const view *a, const view *b) {
     return a->first == b->first && a->head == b->head &&
            !memcmp(a->rows, b->rows, (a->head - a->first) * sizeof(pk_row));
+}
+
+static int same_reason(const view *a, const view *b) {
+    return a->status == b->status && !memcmp(a->reason, b->reason, sizeof a->reason);
 }
 
 static int same_gaps(const view *a, const view *b) {
@@ -205,6 +212,18 @@ static void flat_seconds(void) { pk_step(&market, next_ns(3 * PK_NS)); }
 static void new_gap(void) { pk_add_gap(&market, next_ns(-9 * PK_NS), next_ns(-8 * PK_NS), "new", 0); }
 static void repair_gap(void) { pk_add_gap(&market, 5 * PK_NS, 7 * PK_NS, "repaired now", 1); }
 
+/* A late step: over the end of a session, which is near, and another one. */
+static void night(void) {
+    static pk_span hours[2];
+    int64_t second_ns = market.newest_ns / PK_NS * PK_NS;
+    hours[0] = (pk_span){0, second_ns + 3 * PK_NS};
+    hours[1] = (pk_span){second_ns + 200 * PK_NS, second_ns + 203 * PK_NS + PK_NS / 2};
+    market.sessions = (pk_sessions){hours, 2};
+    pk_step(&market, second_ns + 300 * PK_NS);
+}
+
+static void status(void) { pk_set_status(&market, PK_STALE, "no trade for longer than a word is long"); }
+
 static void prepend(void) {
     pk_row rows[5];
     pk_side sides[5];
@@ -227,7 +246,8 @@ typedef struct {
 static const kind_of_write kinds[] = {
     {"same second", same_second}, {"next second", next_second}, {"next minute", next_minute},
     {"late trade", late},         {"flat seconds", flat_seconds}, {"new gap", new_gap},
-    {"repaired gap", repair_gap}, {"history", prepend},
+    {"repaired gap", repair_gap}, {"history", prepend}, {"status", status},
+    {"night", night},
 };
 
 /* ---- one kill ------------------------------------------------------------------------- */
@@ -273,6 +293,7 @@ static uint64_t check_killed(const view before[2], const view after[2]) {
         look(i, &now);
         check_between(&now, &before[i], &after[i]);
         CHECK(same_gaps(&now, &before[i]) || same_gaps(&now, &after[i]));
+        CHECK(same_reason(&now, &before[i]) || same_reason(&now, &after[i]));
         published = now.ticks;
         forget(&now);
     }

@@ -23,7 +23,7 @@ enum { HISTORY = 64, READERS_MOST = 16 };
 
 typedef struct {
     pk_segment bars, ticks;
-    uint64_t rows, windows, polled, lost, gaps, waits;
+    uint64_t rows, windows, polled, lost, gaps, reasons, waits;
 } reader;
 
 static pk_bars bars;
@@ -100,6 +100,7 @@ static void write_once(uint64_t n, uint64_t *version) {
     char cause[40];
     snprintf(cause, sizeof cause, "cause %llu", (unsigned long long)n);
     pk_put_gap(&bars.segment, (int64_t)(n / 16), (int64_t)(n / 16 + n), cause, (int)(n % 2));
+    pk_write_reason(&bars.segment, n, cause, strlen(cause));
     pk_tick tick = tick_of(ticks.head);
     CHECK(pk_reserve(&ticks.segment, ticks.head, ticks.head + 1) == 0);
     pk_publish_tick(&ticks, &tick);
@@ -189,6 +190,16 @@ static void read_gaps(reader *r) {
     }
 }
 
+static void read_reason(reader *r) {
+    char cause[40], told[PK_REASON];
+    uint64_t n;
+    if (pk_read_reason(&r->bars, &n, told) == PK_OK) {
+        snprintf(cause, sizeof cause, "cause %llu", (unsigned long long)n);
+        CHECK(!strcmp(told, cause) || (!n && !told[0]));
+        r->reasons++;
+    }
+}
+
 static void *read_all(void *argument) {
     reader *r = argument;
     uint64_t newest = 0, place = 0;
@@ -197,6 +208,7 @@ static void *read_all(void *argument) {
         read_ticks(r, &place);
         for (int again = 0; again < 8; again++) {
             read_gaps(r);
+            read_reason(r);
         }
         if (turn % 64 == 0) {
             int64_t limit = pk_clock_ns(CLOCK_MONOTONIC) + PK_NS / 50;
@@ -259,11 +271,12 @@ int main(int count, char **arguments) {
     CHECK(!pk_lock_held(tick_name));
     CHECK(pk_remove_file(arguments[1]) == 0 && pk_remove_file(tick_name) == 0);
     for (int i = 0; i < readers; i++) {
-        CHECK(every[i].rows && every[i].polled);
-        printf("rows %llu windows %llu polled %llu lost %llu gaps %llu waits %llu\n",
+        CHECK(every[i].rows && every[i].polled && every[i].reasons);
+        printf("rows %llu windows %llu polled %llu lost %llu gaps %llu reasons %llu waits %llu\n",
                (unsigned long long)every[i].rows, (unsigned long long)every[i].windows,
                (unsigned long long)every[i].polled, (unsigned long long)every[i].lost,
-               (unsigned long long)every[i].gaps, (unsigned long long)every[i].waits);
+               (unsigned long long)every[i].gaps, (unsigned long long)every[i].reasons,
+               (unsigned long long)every[i].waits);
         if (i % 2) {
             pk_unmap(&every[i].bars);
             pk_unmap(&every[i].ticks);

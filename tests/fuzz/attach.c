@@ -50,6 +50,7 @@ static void make_good(int ticks) {
         }
         pk_put_gap(&b.segment, 1, 2, "cut", 0);
         pk_write_about(&b.segment, "{}", 2);
+        pk_write_reason(&b.segment, PK_STALE, "cut", 3);
     }
     good[ticks] = malloc(id->total_size);
     memcpy(good[ticks], s.base, id->total_size);
@@ -64,8 +65,8 @@ static void remove_files(void) {
 static void read_bars(const pk_segment *s) {
     pk_row rows[64];
     pk_gap *gaps = calloc(s->table_capacity, sizeof *gaps); /* exactly what it may fill */
-    char about[PK_ABOUT];
-    uint64_t first, head, known, found;
+    char about[PK_ABOUT], reason[PK_REASON];
+    uint64_t first, head, known, found, status;
     if (pk_extent(s, &first, &head) == PK_OK) {
         uint64_t start = head - first > 64 ? head - 64 : first;
         pk_read_rows(s, &start, head, rows);
@@ -75,6 +76,7 @@ static void read_bars(const pk_segment *s) {
     pk_read_gaps(s, gaps, &known);
     free(gaps);
     pk_read_about(s, about);
+    pk_read_reason(s, &status, reason);
 }
 
 static void read_ticks(const pk_segment *s) {
@@ -110,6 +112,7 @@ static void write_bars(pk_segment *s) {
         }
         pk_append(&b, &row, &(pk_side){0});
         pk_put_gap(&b.segment, 3, 4, "fuzz", 1);
+        pk_set_status(&market, PK_LIVE, "fuzz");
     }
     pk_ids_free(&market.ids);
 }

@@ -2,9 +2,9 @@
 
     python -m tests.fuzz.texts TARGET -max_total_time=60 tests/fuzz/seeds/TARGET
 
-`frames`: WebSocket frames of Kraken through decode, normalize and the engine;
-`answers`: bodies of its REST calls; `config`: configuration files. Only documented
-errors may come out: anything else ends the run with the input that did it.
+`frames`: WebSocket frames of Kraken and Binance through decode, normalize and the
+engine; `answers`: bodies of their REST calls; `config`: configuration files. Only
+documented errors may come out: anything else ends the run with the input that did it.
 """
 
 import os
@@ -18,10 +18,12 @@ import msgspec
 
 with atheris.instrument_imports(include=["piker_core", "providers"]):
     import piker_core as pk
+    from piker_core.adapter.rest import Reply
     from piker_core.config import load_section
     from providers.kraken import answers, wire
     from providers.kraken.api import Config
-    from providers.kraken.rest import Reply
+    from providers.kraken.rest import SITE
+    from tests.fuzz import binance_texts
 
 NAMESPACE = f"fuzz{os.getpid()}"
 NOW_NS = 1_732_320_000 * 10**9
@@ -87,7 +89,10 @@ def built_frame(choices: bytes) -> bytes:
 
 
 def try_frame(raw: bytes) -> None:
-    """What the stream does with a frame; bytes after a 0 say how to build one."""
+    """What streams do with a frame; bytes after a 0 or 1 say how to build one."""
+    if raw[:1] == b"\1":
+        raw = binance_texts.built_frame(raw[1:])
+    binance_texts.try_frame(raw, ENGINE[0], NOW_NS)
     raw = built_frame(raw[1:]) if raw[:1] == b"\0" else raw
     try:
         frame = wire.decode_frame(raw)
@@ -104,8 +109,9 @@ def try_frame(raw: bytes) -> None:
 
 
 def try_answer(raw: bytes) -> None:
-    """What the REST client does with the `result` of a body, whatever was asked for."""
-    reply = Reply(msgspec.Raw(raw), raw, "http://127.0.0.1", "fuzz")
+    """What REST clients do with the `result` of a body, whatever was asked for."""
+    binance_texts.try_answer(raw)
+    reply = Reply(msgspec.Raw(raw), raw, "http://127.0.0.1", "fuzz", SITE)
     for decode in (answers.decode_trades, answers.decode_ohlc, answers.decode_pairs):
         try:
             decode(reply)

@@ -1,4 +1,4 @@
-/* Gap records, the description, ticks and market names: their writers and readers. */
+/* Gap records, the description, reasons, ticks and market names: their writers and readers. */
 #ifndef RECORDS_H
 #define RECORDS_H
 
@@ -62,6 +62,33 @@ static void read_about(void) {
     CHECK(text[0] == 'a' || text[0] == 'b' || text[0] == 'c');
     for (int i = 0; i < 16; i++) {
         CHECK(text[i] == text[0]);
+    }
+}
+
+static void write_reason(int letter) {
+    char text[PK_REASON];
+    memset(text, letter, sizeof text);
+    pk_write_reason(&segment, (uint64_t)letter, text, sizeof text);
+}
+
+static void explains(pk_bars *b) {
+    (void)b;
+    write_reason('b');
+    write_reason('c');
+    write_reason('d');
+}
+
+static void read_reason(void) {
+    char text[PK_REASON];
+    uint64_t status;
+    self->newest = choose(2);
+    if (pk_read_reason(&segment, &status, text) != PK_OK) {
+        CHECK(!self->newest); /* a killed writer leaves the one before */
+        prune();
+    }
+    CHECK(status >= 'a' && status <= 'd');
+    for (int i = 0; i < 7; i++) { /* its first word, and its last but the zero */
+        CHECK(text[i] == (char)status && text[PK_REASON - 8 + i] == (char)status);
     }
 }
 

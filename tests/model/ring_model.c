@@ -144,7 +144,7 @@ static void set_status(pk_bars *b, int status) {
     pk_market market = {.bars = {b}, .periods = 1, .status = PK_STARTING};
     newest.head = b->head;
     at_status[status] = newest;
-    pk_set_status(&market, status);
+    pk_set_status(&market, status, "");
 }
 
 static void resume(pk_bars *b) {
@@ -403,6 +403,14 @@ static void description(void) {
     read_about();
 }
 
+static void reason(void) {
+    static pk_bars b;
+    fill(&b, 1);
+    write_reason('a');
+    write_as(explains, &b, 1);
+    read_reason();
+}
+
 static void in_tick_ring(void (*write)(void), void (*read)(void), int after) {
     start(PK_TICKS, CAPACITY - 1);
     for (int i = 0; i <= after && (!i || choose(2)); i++) {
@@ -443,6 +451,7 @@ static const struct {
     {"at last, prepended", at_last_prepends},
     {"gap records, added", gaps_added},
     {"description", description},
+    {"reason of a status", reason},
     {"ticks", ticks},
     {"market names", market_names},
     {"thread asleep", thread_and_writer},

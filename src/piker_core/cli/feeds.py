@@ -14,10 +14,9 @@ from piker_core.cli.rows import (
     BAR_RIGHT,
     BAR_WIDTHS,
     bar_cells,
-    price_digits,
     price_text,
 )
-from piker_core.cli.watch import Event, RingWatch, event_fields
+from piker_core.cli.watch import Event, RingWatch, event_fields, status_text
 from piker_core.feed import Feed, Flume, open_feed
 
 LOOK_S = 0.5
@@ -73,7 +72,7 @@ async def _print_events(out: Output, feed: Feed) -> None:
 
 async def _print_market(out: Output, fqme: str, flume: Flume) -> None:
     watch = RingWatch(flume.rt)
-    digits = price_digits(flume.market.price_tick)
+    digits = flume.market.price_digits
     while True:
         out.check()
         for kind, content in watch.look():
@@ -92,7 +91,7 @@ def _print_event(out: Output, fqme: str, event: Event, digits: int) -> None:
         mark = "  (revised)" if kind == "revision" else ""
         out.line(f"{fqme:{MARKET_WIDTH}}  {cells}{mark}")
     elif kind == "status":
-        out.note(f"{fqme}: {content['status']}")
+        out.note(f"{fqme}: {status_text(content)}")
     elif kind == "gap":
         out.note(f"{fqme}: {gap_text(content)}")
     else:
@@ -166,7 +165,7 @@ def market_cells(
     """The state of a market as the texts of `COLUMNS`."""
     counters, gaps = flume.rt.statistics(), flume.rt.gaps()
     open_gaps = int((gaps["repaired"] == 0).sum())
-    digits = price_digits(flume.market.price_tick)
+    digits = flume.market.price_digits
     shown = dict(quote or {}) | {"last": flume.rt.last_price}
     prices = [_price(shown.get(name), digits) for name in ("last", "bid", "ask")]
     rows = flume.rt.snapshot(1).tolist()

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from piker_core.cli.output import Output, bytes_text, span_text
+from piker_core.cli.output import Output, bytes_text, reasoned, span_text
 from piker_core.segments import SegmentInfo, collect_segments, list_segments
 
 COLUMNS = (
@@ -44,7 +44,7 @@ def _cells(ring: SegmentInfo) -> tuple[str, ...]:
         named if ring.provider else ring.kind,
         f"{ring.rows}/{ring.capacity}" if ring.capacity else "",
         _writer(ring),
-        ring.status or ring.reason,
+        reasoned(ring.status, ring.status_reason) if ring.status else ring.reason,
         span_text(ring.age_s),
         bytes_text(ring.size),
         bytes_text(ring.committed),

@@ -107,6 +107,11 @@ def utc_text(seconds: float, digits: int = 0) -> str:
     return f"{moment:%Y-%m-%d %H:%M:%S}" + fraction
 
 
+def reasoned(status: str, reason: str) -> str:
+    """A status and, where there is one, its reason: `stale (no trade for 5 s)`."""
+    return f"{status} ({reason})" if reason else status
+
+
 def span_text(seconds: float) -> str:
     """A duration in the largest unit that leaves it readable: `12 s`, `3.4 h`."""
     for unit, size in (("d", 86400.0), ("h", 3600.0), ("min", 60.0)):

@@ -1,6 +1,5 @@
 """Rows and ticks as objects for JSON lines, and as texts for tables."""
 
-from decimal import Decimal
 from typing import Any
 
 import msgspec
@@ -50,16 +49,10 @@ def price_text(price: float, digits: int | None) -> str:
     return decimal_text(price) if digits is None else f"{price:.{digits}f}"
 
 
-def price_digits(tick: Decimal) -> int:
-    """How many decimals the multiples of a price tick have: 2 for 0.25."""
-    exponent = tick.normalize().as_tuple().exponent
-    return max(0, -exponent) if isinstance(exponent, int) else 0
-
-
 def digits_of(bars: BarReader) -> int | None:
     """Decimals of a ring's prices, if its writer has left a description."""
     try:
-        return price_digits(msgspec.json.decode(bars.about, type=MktPair).price_tick)
+        return msgspec.json.decode(bars.about, type=MktPair).price_digits
     except msgspec.MsgspecError:
         return None
 

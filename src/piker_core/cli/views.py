@@ -18,7 +18,13 @@ from piker_core.cli.rows import (
     tick_cells,
     tick_fields,
 )
-from piker_core.cli.watch import Event, RingWatch, event_fields
+from piker_core.cli.watch import (
+    Event,
+    RingWatch,
+    event_fields,
+    read_status,
+    status_text,
+)
 from piker_core.core.rings import (
     BarReader,
     attach_bars,
@@ -93,7 +99,7 @@ class BarView:
                 self.out.record("bar", fqme=self.fqme, **bar_fields(row))
             return
         self._note_state(
-            {"status": self.bars.status, "writer_alive": self.bars.writer_alive}
+            read_status(self.bars) | {"writer_alive": self.bars.writer_alive}
         )
         self.out.table(BAR_COLUMNS, [bar_cells(row, self.digits) for row in rows])
 
@@ -128,7 +134,7 @@ class BarView:
 
     def _note_state(self, state: dict[str, Any]) -> None:
         writer = "its writer lives" if state["writer_alive"] else "nobody writes it"
-        self.out.note(f"{self.fqme}, {self.period} s: {state['status']}, {writer}")
+        self.out.note(f"{self.fqme}, {self.period} s: {status_text(state)}, {writer}")
 
     def _attach(self) -> BarReader:
         try:

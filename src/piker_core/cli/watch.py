@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from piker_core.cli.output import reasoned
 from piker_core.cli.rows import bar_fields
 from piker_core.core.rings import BarReader
 
@@ -45,8 +46,7 @@ class RingWatch:
 
     def _read_state(self) -> dict[str, Any]:
         bars = self.bars
-        return {
-            "status": bars.status,
+        return read_status(bars) | {
             "writer_alive": bars.writer_alive,
             "generation": bars.generation,
         }
@@ -93,6 +93,19 @@ class RingWatch:
             }
             for start_ns, end_ns, cause, repaired in self.bars.gaps().tolist()
         }
+
+
+def read_status(bars: BarReader) -> dict[str, Any]:
+    """The status of a ring and, where there is one, its reason."""
+    while True:
+        status, reason = bars.status, bars.status_reason
+        if status == bars.status:
+            return {"status": status} | ({"reason": reason} if reason else {})
+
+
+def status_text(state: dict[str, Any]) -> str:
+    """What `read_status` found, in words."""
+    return reasoned(state["status"], state.get("reason", ""))
 
 
 def _changed(rows: NDArray[np.void], old: NDArray[np.void]) -> list[Row]:

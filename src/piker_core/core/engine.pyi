@@ -3,7 +3,7 @@ from types import TracebackType
 from typing import Any, Literal, Never, Self, final
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from piker_core.channel import EngineChannel
 from piker_core.core.rings import COUNTERS as COUNTERS
@@ -11,6 +11,7 @@ from piker_core.dtypes import OHLCV_DTYPE as OHLCV_DTYPE
 from piker_core.dtypes import STATUSES as STATUSES
 from piker_core.dtypes import TICK_DTYPE as TICK_DTYPE
 from piker_core.dtypes import TICK_TYPES as TICK_TYPES
+from piker_core.dtypes import session_array as session_array
 from piker_core.messages import Quote
 
 DEFAULT_ROWS: dict[int, int]
@@ -54,12 +55,17 @@ class Market:
     @property
     def status(self) -> str: ...
     @property
+    def feed_status(self) -> str: ...
+    @property
     def last_id(self) -> int: ...
     @property
     def last_time_ns(self) -> int: ...
     @property
     def last_price(self) -> float: ...
-    def set_status(self, status: str, *, since_ns: int | None = None) -> None: ...
+    def set_status(
+        self, status: str, *, since_ns: int | None = None, reason: str = ""
+    ) -> None: ...
+    def set_sessions(self, sessions: ArrayLike | None) -> None: ...
     def add_gap(
         self, *, start_ns: int, end_ns: int, cause: str, repaired: bool = False
     ) -> None: ...
@@ -87,6 +93,7 @@ class FeedEngine:
         fill: Literal["flat", "none"] = "flat",
         bars_from: Literal["trade", "bid", "ask", "mid"] = "trade",
         about: bytes = b"",
+        sessions: ArrayLike | None = None,
     ) -> Market: ...
     def push(self, quote: Mapping[str, Any] | Quote) -> int: ...
     def push_trade(

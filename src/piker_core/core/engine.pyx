@@ -12,7 +12,7 @@ from cpython.object cimport PyObject
 from libc.errno cimport EAGAIN, EEXIST, ENOENT, ENOSPC, errno
 from libc.math cimport isfinite
 from libc.stdint cimport INT64_MAX, int8_t, int64_t, uint32_t, uint64_t
-from libc.stdlib cimport free, realloc
+from libc.stdlib cimport free, malloc, realloc
 from libc.string cimport memcpy, memset, strncmp
 from posix.fcntl cimport O_RDWR
 from posix.unistd cimport close, getuid
@@ -28,7 +28,7 @@ from numbers import Real
 import numpy as np
 
 from piker_core.core.rings import COUNTERS
-from piker_core.dtypes import OHLCV_DTYPE, STATUSES, TICK_DTYPE, TICK_TYPES
+from piker_core.dtypes import OHLCV_DTYPE, STATUSES, TICK_DTYPE, TICK_TYPES, session_array
 from piker_core.errors import BadTick, PikerError, SegmentError, WriterBusy
 from piker_core.messages import Quote, Tick
 
@@ -40,6 +40,7 @@ cdef extern from "recover.h" nogil:
 
 include "segments.pxi"
 include "parse.pxi"
+include "markets.pxi"
 
 cdef tuple _REQUIRED = OHLCV_DTYPE.names[:9]
 cdef dict _BARS_FROM = {"trade": 0, "bid": 1, "ask": 2, "mid": 3}
@@ -48,160 +49,6 @@ DEFAULT_ROWS = {1: 3 * 86400, 60: 6 * 525600}
 
 if pk_watch_forks():
     raise ImportError("this process cannot watch its forks (pthread_atfork failed)")
-
-
-@cython.final
-cdef class BarWriter:
-    """The writing end of one bar ring; `market.bars[period]`."""
-
-    def __init__(self):
-        raise TypeError("use FeedEngine.add_market()")
-
-    def __dealloc__(self):
-        pk_unmap(&self.native.segment)
-
-    @property
-    def period(self) -> int:
-        """Seconds a row spans."""
-        return self.native.period
-
-    @property
-    def first(self) -> int:
-        """Sequence of the oldest row."""
-        return self.native.first
-
-    @property
-    def head(self) -> int:
-        """Sequence after the newest row."""
-        return self.native.head
-
-    @property
-    def capacity(self) -> int:
-        """How many rows the ring holds at most."""
-        return self.native.segment.capacity
-
-    def times(self) -> tuple:
-        """Open times (s) of the oldest and the newest row, or () without rows."""
-        cdef pk_row row
-        self.market.engine.check_open()
-        if self.native.head == self.native.first:
-            return ()
-        pk_own_row(&self.native, self.native.first, &row, NULL)
-        return row.time, self.native.row.time
-
-    def prepend(self, rows) -> int:
-        """Put history below the oldest row; how many rows fitted, the newest of them.
-
-        `rows`: structured array of `OHLCV_DTYPE`, or of its nine first fields; ascending
-        times, multiples of the period, all before the oldest row. Raises ValueError, OSError.
-        """
-        cdef cnp.ndarray own = _history(rows, self.native.period)
-        self.market.engine.check_open()
-        cdef uint64_t room = self.native.segment.capacity - (self.native.head - self.native.first)
-        cdef Py_ssize_t count = min(<uint64_t>len(own), room), i
-        if not count:
-            return 0
-        times = self.times()
-        if times and own["time"].max() >= times[0]:
-            raise ValueError(
-                f"history of {self.fqme} overlaps its rows: it ends at {own['time'].max()}, "
-                f"they begin at {times[0]}"
-            )
-        own = np.ascontiguousarray(own[len(own) - count:])
-        cdef pk_row *native = <pk_row *>cnp.PyArray_DATA(own)
-        sides = np.zeros((count, 8), np.int64)
-        cdef pk_side *side = <pk_side *>cnp.PyArray_DATA(sides)
-        for i in range(count):
-            pk_prepare_side(&side[i], &native[i], not times and i == count - 1)
-            side[i].folded = self.market.engine.ticks.head
-        _check_errno(pk_reserve(&self.native.segment, self.native.first - count, self.native.head), self.fqme)
-        pk_prepend(&self.native, native, side, count)
-        if not times:
-            pk_begin_with_history(&self.market.native)
-        pk_wake(&self.native.segment)
-        return count
-
-
-@cython.final
-cdef class Market:
-    """One market of an engine: its rings, state and counters. Made by `add_market`."""
-
-    def __init__(self):
-        raise TypeError("use FeedEngine.add_market()")
-
-    def __dealloc__(self):
-        pk_ids_free(&self.native.ids)
-
-    @property
-    def id(self) -> int:
-        """Its number in the tick ring."""
-        return self.native.id
-
-    @property
-    def status(self) -> str:
-        """`starting live stale reconnecting backfilling closed` or `stopped`."""
-        return STATUSES[self.native.status]
-
-    @property
-    def last_id(self) -> int:
-        """Venue's id of the newest trade known, 0 if none."""
-        return self.native.last_id
-
-    @property
-    def last_time_ns(self) -> int:
-        """UTC nanoseconds of the newest trade known, 0 if none."""
-        return self.native.last_time_ns
-
-    @property
-    def last_price(self) -> float:
-        """Price of the newest trade, or the `last` of a quote; 0.0 if neither came."""
-        return self.native.last_price
-
-    def set_status(self, status, *, since_ns=None) -> None:
-        """Say what the feed is doing. Raises ValueError for an unknown status.
-
-        `since_ns`: with "live", from when on (UTC ns) all trades are known or will be told;
-        rows before it are lost, the first bar that begins before it is PARTIAL. Without,
-        that is the second of the first clock step while live.
-        """
-        if status not in STATUSES:
-            raise ValueError(f"status {status!r:.80} must be one of {', '.join(STATUSES)}")
-        if since_ns is not None and status != "live":
-            raise ValueError(f"since_ns goes with status live, not with {status}")
-        cdef int64_t since = INT64_MAX if since_ns is None else nanoseconds(since_ns, "since_ns")
-        self.engine.check_open()
-        pk_set_status(&self.native, STATUSES.index(status))
-        if since_ns is not None:
-            self.native.live_from_ns = since
-        for ring in self.rings:
-            pk_wake_all(&(<BarWriter>ring).native.segment)
-
-    def add_gap(self, *, start_ns, end_ns, cause, repaired=False) -> None:
-        """Record that [start_ns, end_ns) was lost, or change the record that starts there.
-
-        While a record is open, late trades in it are folded exactly, however late;
-        `repaired=True` closes it, and its placeholder rows become exact ones, up to its end,
-        which cannot lie ahead of the clock. `cause`: what is beyond 39 bytes is cut off.
-        Raises ValueError, OSError.
-        """
-        cdef int64_t start = nanoseconds(start_ns, "start_ns"), end = nanoseconds(end_ns, "end_ns")
-        cdef bytes text = str(cause).encode()[:39].decode("utf-8", "ignore").encode()
-        cdef bint closed = bool(repaired)
-        if start > end:
-            raise ValueError(f"a gap from {start_ns} to {end_ns} ns is none")
-        self.engine.check_open()
-        if closed and end > pk_wall_ns() + self.engine.max_skew_ns:
-            raise ValueError(f"a gap that ends at {end_ns} ns, ahead of the clock, cannot be repaired yet")
-        _check_errno(pk_add_gap(&self.native, start, end, text, closed), self.fqme)
-        for ring in self.rings:
-            pk_wake(&(<BarWriter>ring).native.segment)
-
-    def statistics(self) -> dict:
-        """Counters of the market since its rings were made, by name."""
-        return {name: self.native.counters[i] for i, name in enumerate(COUNTERS)}
-
-    def __repr__(self) -> str:
-        return f"<Market {self.fqme} {self.status}>"
 
 
 @cython.final
@@ -247,13 +94,14 @@ cdef class FeedEngine:
         return self.scratch
 
     def add_market(self, fqme, *, periods=(1, 60), capacity=None, price_tick="1e-8",
-                   size_tick="1e-8", fill="flat", bars_from="trade", about=b"") -> Market:
+                   size_tick="1e-8", fill="flat", bars_from="trade", about=b"",
+                   sessions=None) -> Market:
         """Open a market's rings, new or where their last writer left them.
 
         `periods` in seconds; `capacity` rows by period, for new rings; `fill` "flat" or
         "none"; `bars_from` "trade", "bid", "ask" or "mid"; `about`: up to 511 bytes that
-        readers find in `BarReader.about`. Raises ValueError, SegmentError, OSError,
-        PikerError if the market is there already.
+        readers find in `BarReader.about`; `sessions`: see `Market.set_sessions`. Raises
+        ValueError, TypeError, SegmentError, OSError, PikerError if the market is there already.
         """
         self.check_open()
         fqme = _checked_part(fqme, "market", 63)
@@ -266,6 +114,7 @@ cdef class FeedEngine:
         if not isinstance(about, bytes) or len(about) >= PK_ABOUT:
             raise ValueError(f"about {about!r:.80} must be at most {PK_ABOUT - 1} bytes")
         cdef Market market = _new_market(self, fqme, fill, bars_from)
+        market.native.sessions = _spans(sessions)
         cdef int[8] old
         cdef int place, error
         ordered = _checked_periods(periods)
@@ -281,7 +130,8 @@ cdef class FeedEngine:
         market.native.id = _market_id(self, fqme)
         error = pk_recover(&market.native, &self.chain, old)
         _check_errno(error, fqme)
-        pk_set_status(&market.native, PK_STARTING)
+        market.native.closed = self.clock_ns and not pk_is_open(&market.native.sessions, self.clock_ns)
+        _begin_status(market)
         _open_generation(self, market)
         self.by_symbol[fqme] = self.by_symbol[market.symbol] = market
         self.markets.append(market)
@@ -421,7 +271,7 @@ cdef class FeedEngine:
         """
         cdef int64_t now = nanoseconds(now_ns, "now_ns")
         cdef int64_t wall = pk_wall_ns()
-        cdef int error
+        cdef int error, closed
         cdef Market market
         self.check_open()
         failed = None
@@ -432,10 +282,13 @@ cdef class FeedEngine:
                 pk_store(&(<BarWriter>ring).native.segment.header.heartbeat_ns, wall)
             if now < self.clock_ns:
                 continue
+            closed = market.native.closed
             error = pk_step(&market.native, now)
             if error and failed is None:
                 failed = (error, market.fqme)
             _wake_rings(market)
+            if closed != market.native.closed:
+                _wake_all(market)
         self.clock_ns = max(now, self.clock_ns)
         if failed is not None:
             _check_errno(failed[0], failed[1])
@@ -451,9 +304,8 @@ cdef class FeedEngine:
         cdef Market market
         if self.lock.fd >= 0:
             for market in self.markets:
-                pk_set_status(&market.native, PK_STOPPED)
-                for ring in market.rings:
-                    pk_wake_all(&(<BarWriter>ring).native.segment)
+                pk_set_status(&market.native, PK_STOPPED, b"")
+                _wake_all(market)
             pk_drop_lock(&self.lock)
         for market in self.markets:
             for ring in market.rings:

@@ -4,6 +4,7 @@
 
 #include "ring.h"
 #include "ids.h"
+#include "sessions.h"
 #include "sums.h"
 #include "ticks.h"
 
@@ -28,7 +29,11 @@ typedef struct {
     int fresh[PK_PERIODS];     /* nothing was appended to it yet by this writer */
     pk_ticks *ticks;
     pk_ids ids;
-    int status, fill_flat, bars_from, resume;
+    int status, fill_flat, bars_from, resume; /* status: what the feed said */
+    char reason[PK_REASON];
+    pk_sessions sessions;
+    int closed; /* by its sessions, when the clock last looked */
+    int64_t skipped_s; /* before that second the feed had said closed: no rows */
     int64_t live_from_ns;  /* from when on all trades are told, INT64_MAX: not known */
     int64_t newest_ns;     /* of trades and steps */
     int64_t late_window_ns;
@@ -54,8 +59,6 @@ static inline void pk_set_worth(pk_trade *t) {
     t->worth = t->price * t->size;
     t->worth_low = pk_product_error(t->price, t->size, t->worth);
 }
-
-static inline int64_t pk_bar_time(int64_t second, int64_t period) { return second - second % period; }
 
 static inline void pk_count(pk_market *m, int counter) {
     if (!m->quiet) {
@@ -106,6 +109,17 @@ static inline void pk_note_gap(pk_market *m, int place, int most, int64_t start,
         pk_put_gap(&m->bars[i]->segment, start * PK_NS, end * PK_NS, cause, 0);
     }
     pk_count(m, PK_N_GAPS);
+}
+
+/* The same for each run of open time in them: what was closed is not lost. */
+static inline void pk_note_gaps(pk_market *m, int place, int most, int64_t start, int64_t end, const char *cause) {
+    const pk_sessions *s = &m->sessions;
+    int64_t period = m->bars[place]->period;
+    for (start = pk_open_bar_from(s, start, end, period); start < end;) {
+        int64_t next = pk_run_end(s, start, end, period);
+        pk_note_gap(m, place, most, start, next, cause);
+        start = pk_open_bar_from(s, next, end, period);
+    }
 }
 
 /* ---- one row ---------------------------------------------------------------------------------- */
@@ -182,37 +196,46 @@ static inline int64_t pk_lost_until(const pk_market *m, int64_t next, int64_t ba
     if (m->resume == PK_RESUME_NOT) {
         return next;
     }
-    int64_t second = m->live_from_ns / PK_NS + (m->live_from_ns % PK_NS > 0);
-    int64_t known = pk_bar_time(second + period - 1, period);
-    return known < next ? next : known > bar ? bar : known;
+    int64_t known = pk_bar_time(m->live_from_ns / PK_NS, period);
+    if (known >= bar) {
+        return bar;
+    }
+    if (pk_first_open(&m->sessions, known * PK_NS, (known + period) * PK_NS) < m->live_from_ns) {
+        known += period;
+    }
+    return known < next ? next : known;
 }
 
 /* Is there a row for every bar, traded or not? */
 static inline int pk_is_filled(const pk_market *m) { return m->fill_flat && m->resume != PK_RESUME_CLOSED; }
 
-/* Rows between the newest one and `bar`: flat, placeholders, or none, as the feed's state says. */
+/* Rows between the newest one and `bar`: flat, placeholders, or none, as the feed's state says;
+ * none for bars without open time. */
 static inline void pk_fill(pk_market *m, int place, int64_t bar) {
     pk_bars *b = m->bars[place];
     int64_t next = b->row.time + b->period, most = (int64_t)b->segment.capacity - 1;
+    int64_t told = pk_bar_time(m->skipped_s + b->period - 1, b->period);
+    next = told > next ? told : next;
     if (bar <= next) {
         return;
     }
     int64_t lost = pk_lost_until(m, next, bar, b->period);
     int filled = pk_is_filled(m);
     if (lost > next && m->resume != PK_RESUME_CLOSED) { /* what the shortest ring misses is for all */
-        pk_note_gap(m, place, place ? place + 1 : m->periods, next, lost, PK_FEED_DOWN);
+        pk_note_gaps(m, place, place ? place + 1 : m->periods, next, lost, PK_FEED_DOWN);
     }
     if (!filled && !m->gaps) {
         return;
     }
     if ((bar - next) / b->period > most) {
+        int64_t newest = pk_newest_open_bars(&m->sessions, next, bar, b->period, most);
         if (filled) {
-            pk_note_gap(m, place, place + 1, next, bar - most * b->period, "clock jump");
+            pk_note_gaps(m, place, place + 1, next, newest, "clock jump");
         }
-        next = bar - most * b->period;
+        next = newest;
     }
     double close = b->row.close;
-    for (int64_t time = next; time < bar; time += b->period) {
+    for (int64_t time = next; (time = pk_open_bar_from(&m->sessions, time, bar, b->period)) < bar; time += b->period) {
         int open = pk_in_open_gap(m, time * PK_NS, (time + b->period) * PK_NS);
         int gone = open || time < lost;
         if (filled || open) {
@@ -227,7 +250,9 @@ static inline void pk_fill(pk_market *m, int place, int64_t bar) {
 /* PARTIAL for a bar that begins before all its trades are told: the first after a start or a loss. */
 static inline int64_t pk_partial(const pk_market *m, int place, int64_t bar) {
     int first = m->fresh[place] || (m->status == PK_LIVE && m->resume == PK_RESUME_LOST);
-    return first && m->live_from_ns > bar * PK_NS ? PK_PARTIAL : 0;
+    int64_t start_ns = bar * PK_NS, end_ns = (bar + m->bars[place]->period) * PK_NS;
+    int64_t open_ns = first ? pk_first_open(&m->sessions, start_ns, end_ns) : 0;
+    return first && m->live_from_ns > (open_ns < end_ns ? open_ns : start_ns) ? PK_PARTIAL : 0;
 }
 
 /* ---- rows behind ------------------------------------------------------------------------------ */

@@ -3,7 +3,7 @@
 """Bars of ticks at rest: the engine's own fold, without a ring."""
 
 from libc.math cimport isfinite
-from libc.stdint cimport int64_t
+from libc.stdint cimport INT64_MAX, int64_t
 from libc.string cimport memset
 
 cimport numpy as cnp
@@ -14,7 +14,7 @@ from operator import index
 
 import numpy as np
 
-from piker_core.dtypes import OHLCV_DTYPE, TICK_DTYPE, TICK_TYPES
+from piker_core.dtypes import OHLCV_DTYPE, TICK_DTYPE, TICK_TYPES, session_array
 from piker_core.errors import BadTick
 
 cnp.import_array()
@@ -55,13 +55,22 @@ cdef int64_t _second(value, str what) except -1:
     return second
 
 
-def fold_ticks(ticks, period, *, start_s=None, end_s=None, close=None):
+cdef _with_sessions(rows, int64_t step, sessions):
+    """Rows that traded or have open time."""
+    spans = session_array(sessions)
+    start = rows["time"] * PK_NS
+    opens = np.append(spans[:, 0], INT64_MAX)[np.searchsorted(spans[:, 1], start, "right")]
+    return rows[(opens < start + step * PK_NS) | (rows["flags"] & PK_FLAT == 0)]
+
+
+def fold_ticks(ticks, period, *, start_s=None, end_s=None, close=None, sessions=None):
     """Bars of trades, bit for bit those that an engine folds from them; flat where none traded.
 
     `ticks`: one-dimensional array of `TICK_DTYPE`, in any order, repeated ids count once.
     Rows for start_s <= time < end_s (seconds UTC; by default from the first trade to the
     last), every `period` seconds; before the first trade they are flat at `close` if that
-    is given, else absent. Returns `OHLCV_DTYPE` with `index` 0. Raises TypeError, ValueError,
+    is given, else absent. With `sessions` (see `Market.set_sessions`) a bar without open
+    time has a row only if it traded. Returns `OHLCV_DTYPE` with `index` 0. Raises TypeError, ValueError,
     BadTick for a price, size or time that an engine would refuse.
     """
     cdef int64_t step = _second(period, "period"), first = 0, last = 0
@@ -91,7 +100,7 @@ def fold_ticks(ticks, period, *, start_s=None, end_s=None, close=None):
         last = _second(end_s, "end_s")
     rows = np.zeros(max((last - first + step - 1) // step, 0), OHLCV_DTYPE)
     _fold_rows(<pk_row *>cnp.PyArray_DATA(rows), len(rows), first, step, tick, count, price)
-    return rows
+    return rows if sessions is None else _with_sessions(rows, step, sessions)
 
 
 cdef void _fold_rows(pk_row *row, Py_ssize_t rows, int64_t first, int64_t step,

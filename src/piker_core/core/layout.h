@@ -22,6 +22,7 @@
 #define PK_TICK_WORDS 8
 #define PK_TABLE_ITEM 64 /* a gap record, or a market name */
 #define PK_ABOUT 512
+#define PK_REASON 128 /* room for the reason of a status */
 #define PK_START (UINT64_C(1) << 40) /* the first live row: history goes below it */
 
 /* Written once, before the segment can be attached; covered by the checksum. */
@@ -67,6 +68,12 @@ typedef struct {
     pk_word side[PK_SIDE_WORDS];
 } pk_redo;
 
+/* A status and why it is that: a text, ended by a zero byte. */
+typedef struct {
+    pk_word status;
+    pk_word text[PK_REASON / 8];
+} pk_reason;
+
 typedef struct {
     pk_identity identity;
     pk_word about[PK_ABOUT / 8]; /* what the provider says of the market, JSON text */
@@ -87,6 +94,9 @@ typedef struct {
     pk_word gap_number; /* bars: which gap record that is */
     char unused_2[48];
     pk_redo redo;
+    pk_word reason_number; /* bars: the newest reason is in `reasons[reason_number % 2]` */
+    pk_reason reasons[2];
+    pk_word feed_status; /* bars: what the feed says, whatever the session */
 } pk_header;
 
 /* The one page that readers may write to. */
@@ -120,7 +130,8 @@ PK_AT(pk_header, table_stamp, 1080); PK_AT(pk_header, counters, 1088);
 PK_AT(pk_header, gap, 1216); PK_AT(pk_header, head, 1280); PK_AT(pk_header, clock, 1288);
 PK_AT(pk_header, unused_1, 1296); PK_AT(pk_header, first, 1344);
 PK_AT(pk_header, gap_number, 1352); PK_AT(pk_header, unused_2, 1360);
-PK_AT(pk_header, redo, 1408);
+PK_AT(pk_header, redo, 1408); PK_AT(pk_header, reason_number, 1568);
+PK_AT(pk_header, reasons, 1576); PK_AT(pk_header, feed_status, 1848);
 
 PK_AT(pk_gap, start_ns, 0); PK_AT(pk_gap, end_ns, 8); PK_AT(pk_gap, cause, 16);
 PK_AT(pk_gap, repaired, 56);
@@ -128,12 +139,15 @@ PK_AT(pk_gap, repaired, 56);
 PK_AT(pk_redo, stamp, 0); PK_AT(pk_redo, sequence, 8); PK_AT(pk_redo, row, 16);
 PK_AT(pk_redo, side, 96);
 
+PK_AT(pk_reason, status, 0); PK_AT(pk_reason, text, 8);
+
 PK_AT(pk_wait_page, waiting, 0); PK_AT(pk_wait_page, turn, 4); PK_AT(pk_wait_page, unused, 8);
 PK_AT(pk_wait_page, doorbells, 64);
 
 _Static_assert(sizeof(pk_identity) == 512 && sizeof(pk_redo) == 160, "layout");
 _Static_assert(sizeof(pk_gap) == PK_TABLE_ITEM, "layout");
-_Static_assert(sizeof(pk_header) == 1568 && sizeof(pk_wait_page) == 512, "layout");
+_Static_assert(sizeof(pk_reason) == 136, "layout");
+_Static_assert(sizeof(pk_header) == 1856 && sizeof(pk_wait_page) == 512, "layout");
 _Static_assert(offsetof(pk_header, head) % 64 == 0, "head has its own cache line");
 _Static_assert(offsetof(pk_header, first) % 64 == 0, "first has its own cache line");
 

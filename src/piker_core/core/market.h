@@ -57,7 +57,12 @@ static inline int pk_make_room_since(pk_market *m, int64_t oldest_ns, int64_t ne
         int64_t second = newest_ns / PK_NS;
         int64_t before = empty ? pk_bar_time(oldest_ns / PK_NS, b->period) - b->period : b->row.time;
         if (second >= before + b->period) {
-            uint64_t rows = (uint64_t)((pk_bar_time(second, b->period) - before) / b->period);
+            int64_t bar = pk_bar_time(second, b->period);
+            uint64_t rows = (uint64_t)((bar - before) / b->period);
+            if (m->sessions.spans) { /* and a row for each trade out of hours */
+                uint64_t open = (uint64_t)pk_open_bars(&m->sessions, before + b->period, bar, b->period) + (ticks ? ticks : 1);
+                rows = open < rows ? open : rows;
+            }
             rows = !filled && rows > ticks ? ticks + 1 : rows; /* one for each, or the clock's */
             rows = rows < b->segment.capacity ? rows : b->segment.capacity;
             error = pk_reserve(&b->segment, b->head, b->head + rows);
@@ -139,15 +144,16 @@ static inline int pk_take_ticks(pk_market *m, pk_tick *ticks, uint64_t count, ui
 
 /* ---- clock and status ------------------------------------------------------------------------- */
 
-/* The clock's row of a bar, with the rows before it that are missing. */
-static inline void pk_step_ring(pk_market *m, int place, int64_t second) {
+/* The clock's row of a bar, once it has open time, with the rows before it that are missing. */
+static inline void pk_step_ring(pk_market *m, int place, int64_t now_ns) {
     pk_bars *b = m->bars[place];
+    int64_t second = now_ns / PK_NS;
     if (b->head == b->first || second - b->row.time < b->period) {
         return;
     }
     int64_t bar = pk_bar_time(second, b->period);
     pk_fill(m, place, bar);
-    if (m->fill_flat) {
+    if (m->fill_flat && pk_first_open(&m->sessions, bar * PK_NS, now_ns + 1) <= now_ns) {
         pk_row row = pk_flat_row(bar, b->row.close, PK_FLAT | pk_partial(m, place, bar));
         pk_side side = {0};
         pk_append_row(b, &row, &side, m->folded);
@@ -156,13 +162,9 @@ static inline void pk_step_ring(pk_market *m, int place, int64_t second) {
     }
 }
 
-/* The forming row of now's second, and what is missing before it. 0 or an errno. */
-static inline int pk_step(pk_market *m, int64_t now_ns) {
+static inline int pk_step_rows(pk_market *m, int64_t now_ns) {
     const pk_bars *shortest = m->bars[0];
     int64_t second = now_ns / PK_NS;
-    if (m->status != PK_LIVE) {
-        return 0;
-    }
     if (m->live_from_ns == INT64_MAX) {
         m->live_from_ns = second * PK_NS;
     }
@@ -176,7 +178,10 @@ static inline int pk_step(pk_market *m, int64_t now_ns) {
     }
     int newer = shortest->head > shortest->first && second - shortest->row.time >= shortest->period;
     for (int i = 0; i < m->periods; i++) {
-        pk_step_ring(m, i, second);
+        pk_step_ring(m, i, now_ns);
+    }
+    if (newer && m->resume == PK_RESUME_CLOSED && !pk_is_open(&m->sessions, now_ns)) {
+        m->skipped_s = second + 1; /* no row says so yet */
     }
     if (newer) {
         pk_resumed(m);
@@ -184,9 +189,58 @@ static inline int pk_step(pk_market *m, int64_t now_ns) {
     return 0;
 }
 
+/* Tell readers. The reason first: who sees the status finds its reason, or a newer one, and
+ * by the fence in there what was written before. */
+static inline void pk_tell_status(pk_segment *s, int status, const char *reason) {
+    char old[PK_REASON];
+    uint64_t of;
+    if (pk_read_reason(s, &of, old) || of != (uint64_t)status || strcmp(old, reason)) {
+        pk_write_reason(s, (uint64_t)status, reason, strlen(reason));
+    }
+    pk_store(&s->header->status, (uint64_t)status);
+}
+
+/* What readers see: without a session a market is closed, whatever its feed does meanwhile. */
+static inline int pk_shown_status(const pk_market *m) {
+    return m->closed && m->status != PK_STARTING && m->status != PK_STOPPED ? PK_CLOSED : m->status;
+}
+
+static inline void pk_show_status(pk_market *m) {
+    int status = pk_shown_status(m);
+    for (int i = 0; i < m->periods; i++) {
+        pk_segment *s = &m->bars[i]->segment;
+        pk_store(&s->header->feed_status, (uint64_t)m->status);
+        pk_tell_status(s, status, status == m->status ? m->reason : "");
+    }
+}
+
+static inline void pk_set_closed(pk_market *m, int closed) {
+    if (m->closed != closed) {
+        m->closed = closed;
+        pk_show_status(m);
+    }
+}
+
+/* The forming row of now's second, and what is missing before it; the session's state. Readers
+ * take the newest row of a closed market for finished: it closes after its rows, and opens
+ * before. 0 or an errno. */
+static inline int pk_step(pk_market *m, int64_t now_ns) {
+    int open = pk_is_open(&m->sessions, now_ns), error = 0;
+    if (open) {
+        pk_set_closed(m, 0);
+    }
+    if (m->status == PK_LIVE) {
+        error = pk_step_rows(m, now_ns);
+    }
+    if (!open) {
+        pk_set_closed(m, 1);
+    }
+    return error;
+}
+
 /* `resume`: what the seconds between the newest row and the next one will have been. A loss
  * that is no open gap yet is not over because the session is. */
-static inline void pk_set_status(pk_market *m, int status) {
+static inline void pk_set_status(pk_market *m, int status, const char *reason) {
     const pk_bars *shortest = m->bars[0];
     int empty = shortest->head == shortest->first;
     if (status == PK_CLOSED) {
@@ -201,9 +255,8 @@ static inline void pk_set_status(pk_market *m, int status) {
         m->live_from_ns = empty ? m->live_from_ns : INT64_MAX;
     }
     m->status = status;
-    for (int i = 0; i < m->periods; i++) {
-        pk_store_release(&m->bars[i]->segment.header->status, (uint64_t)status); /* SYNC status: pairs with status-read */
-    }
+    snprintf(m->reason, sizeof m->reason, "%s", reason);
+    pk_show_status(m);
 }
 
 /* History in empty rings may end before the feed began: what lies between is lost. */

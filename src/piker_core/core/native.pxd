@@ -7,7 +7,7 @@ cdef extern from "recover.h" nogil:
     const int PK_OK, PK_MISSING, PK_REFUSED, PK_SYSTEM, PK_BLANK, PK_LAPPED, PK_BUSY
     const int PK_BARS, PK_TICKS, PK_VERSION, PK_PERIODS, PK_TYPES, PK_N_COUNTERS
     const uint64_t PK_START, PK_MAGIC, PK_HASH_START
-    const int PK_ROW_WORDS, PK_TICK_WORDS, PK_ABOUT
+    const int PK_ROW_WORDS, PK_TICK_WORDS, PK_ABOUT, PK_REASON
     const int PK_FLAT, PK_BACKFILLED
     const int PK_STARTING, PK_LIVE, PK_STOPPED, PK_CLOSED
     const int PK_RESUME_NOT, PK_RESUME_LOST
@@ -30,10 +30,15 @@ cdef extern from "recover.h" nogil:
         char size_tick[32]
         char dtype[184]
 
+    ctypedef struct pk_reason:
+        pk_word status
+        pk_word text[16]
+
     ctypedef struct pk_header:
         pk_word generation, status, heartbeat_ns, writer_pid, last_price, table_count
         pk_word counters[16]
-        pk_word head, clock, first
+        pk_word head, clock, first, reason_number
+        pk_reason reasons[2]
 
     ctypedef struct pk_segment:
         uint8_t *base
@@ -86,6 +91,13 @@ cdef extern from "recover.h" nogil:
     ctypedef struct pk_ids:
         pass
 
+    ctypedef struct pk_span:
+        int64_t open_ns, close_ns
+
+    ctypedef struct pk_sessions:
+        pk_span *spans
+        uint64_t count
+
     ctypedef struct pk_market:
         uint32_t id
         int periods
@@ -94,6 +106,8 @@ cdef extern from "recover.h" nogil:
         pk_ticks *ticks
         pk_ids ids
         int status, fill_flat, bars_from, resume
+        pk_sessions sessions
+        int closed
         int64_t live_from_ns, newest_ns, late_window_ns, last_id, last_time_ns
         double last_price
         int gaps
@@ -133,6 +147,7 @@ cdef extern from "recover.h" nogil:
     uint64_t pk_free_bytes() noexcept
     void pk_write_about(pk_segment *s, const char *text, size_t size) noexcept
     int pk_read_about(const pk_segment *s, char *text) noexcept
+    int pk_read_reason(const pk_segment *s, uint64_t *status, char *text) noexcept
 
     void pk_prepend(pk_bars *b, pk_row *rows, const pk_side *sides, uint64_t count) noexcept
     void pk_prepare_side(pk_side *side, const pk_row *row, int newest) noexcept
@@ -167,7 +182,11 @@ cdef extern from "recover.h" nogil:
     int pk_make_room(pk_market *m, int64_t newest_ns, uint64_t ticks) noexcept
     int pk_take(pk_market *m, pk_tick *tick) noexcept
     int pk_step(pk_market *m, int64_t now_ns) noexcept
-    void pk_set_status(pk_market *m, int status) noexcept
+    int pk_is_open(const pk_sessions *s, int64_t time_ns) noexcept
+    void pk_set_closed(pk_market *m, int closed) noexcept
+    int pk_shown_status(const pk_market *m) noexcept
+    int64_t pk_open_bar_from(const pk_sessions *s, int64_t bar, int64_t end, int64_t period) noexcept
+    void pk_set_status(pk_market *m, int status, const char *reason) noexcept
     int pk_add_gap(pk_market *m, int64_t start_ns, int64_t end_ns, const char *cause,
                    int repaired) noexcept
     void pk_count(pk_market *m, int counter) noexcept

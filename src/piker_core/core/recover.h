@@ -193,6 +193,12 @@ static inline int pk_refold_ticks(pk_market *m, const uint64_t *sequences, uint6
     return 0;
 }
 
+/* What the feed said last; files made before that was kept have the status alone. */
+static inline int pk_last_status(const pk_segment *s) {
+    uint64_t told = pk_load(&s->header->feed_status);
+    return (int)(told ? told : pk_load(&s->header->status));
+}
+
 /* Remember ids, fold what is missing, mend flat rows. `old[i]`: ring i existed before. */
 static inline int pk_recover(pk_market *m, const pk_chain *chain, const int *old) {
     uint64_t room = chain->head - chain->first;
@@ -203,8 +209,8 @@ static inline int pk_recover(pk_market *m, const pk_chain *chain, const int *old
         return ENOMEM;
     }
     m->quiet = 1;
-    m->resume = PK_RESUME_NOT; /* rows between are what they were for the writer before */
-    m->status = (int)pk_load(&m->bars[0]->segment.header->status);
+    m->status = pk_last_status(&m->bars[0]->segment);
+    m->resume = m->status == PK_CLOSED ? PK_RESUME_CLOSED : PK_RESUME_NOT; /* as for the writer before */
     for (int i = 0; i < m->periods; i++) {
         const pk_bars *b = m->bars[i];
         int any = b->head > b->first;

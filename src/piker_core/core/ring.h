@@ -294,7 +294,7 @@ static inline uint64_t pk_clock(const pk_segment *s) {
 
 /* What the feed is doing, no older than the rows that were written in that state. */
 static inline uint64_t pk_read_status(const pk_segment *s) {
-    return pk_load_acquire(&s->header->status); /* SYNC status-read: pairs with status */
+    return pk_load_acquire(&s->header->status); /* SYNC status-read: pairs with reason-over */
 }
 
 /* Where the rows are: 0, or PK_REFUSED for a header that cannot be. */

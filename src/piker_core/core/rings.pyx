@@ -202,6 +202,21 @@ cdef class BarReader:
         return STATUSES[code]
 
     @property
+    def status_reason(self) -> str:
+        """Why the status is what it is, as its writer said; empty if it said nothing.
+
+        With status `starting` it is what the writer before said of the last status it set.
+        """
+        cdef char[128] text
+        cdef uint64_t status
+        cdef Segment segment = self._mapped()
+        for _ in range(_PATIENCE):
+            if pk_read_reason(&segment.native, &status, text) == PK_OK:
+                if status == pk_read_status(&segment.native):
+                    return text[: strnlen(text, PK_REASON - 1)].decode("utf-8", "replace")
+        return ""  # of a status that is just being set, or whose writer was killed setting it
+
+    @property
     def generation(self) -> int:
         """How many writers have opened this ring."""
         return pk_generation(&self._mapped().native)
@@ -403,6 +418,28 @@ cdef uint64_t _clamped_to(sequence, uint64_t first, uint64_t head) except? 0:
     return min(max(operator.index(sequence), first), head)
 
 
+cdef int _pread_header(int fd, pk_header *header) except -1:
+    """Read a header; again while the reason in it may be torn."""
+    cdef pk_header again
+    cdef bytes text = os.pread(fd, sizeof(again), 0)
+    memcpy(header, <char *>text, len(text))
+    for _ in range(_PATIENCE):
+        text = os.pread(fd, sizeof(again), 0)
+        memcpy(&again, <char *>text, len(text))
+        if pk_load(&again.reason_number) == pk_load(&header.reason_number):
+            break
+        memcpy(header, &again, sizeof(again))
+    return 0
+
+
+cdef str _reason_of(pk_header *header):
+    cdef pk_reason *said = &header.reasons[pk_load(&header.reason_number) % 2]
+    cdef char *text = <char *>said.text
+    if pk_load(&said.status) != pk_load(&header.status):
+        return ""
+    return text[: strnlen(text, PK_REASON - 1)].decode("utf-8", "replace")
+
+
 def describe_segment(name: bytes) -> dict:
     """What the header of a file in /dev/shm says, without mapping it: for listings.
 
@@ -427,8 +464,7 @@ def describe_segment(name: bytes) -> dict:
             known = identity.magic == PK_MAGIC and identity.version == PK_VERSION
             kind = "blank" if status == PK_BLANK else "damaged" if known else "foreign"
             return {"kind": kind, "reason": why.decode("utf-8", "replace")}
-        text = os.pread(fd, sizeof(header), 0)
-        memcpy(&header, <char *>text, len(text))
+        _pread_header(fd, &header)
         return {
             "kind": "bars" if identity.kind == PK_BARS else "ticks",
             "namespace": identity.space.decode("utf-8", "replace"),
@@ -441,6 +477,7 @@ def describe_segment(name: bytes) -> dict:
             "created_ns": identity.created_ns,
             "generation": pk_load(&header.generation),
             "status": pk_load(&header.status),
+            "status_reason": _reason_of(&header),
             "heartbeat_ns": <int64_t>pk_load(&header.heartbeat_ns),
             "writer_pid": pk_load(&header.writer_pid),
             "first": pk_load(&header.first),

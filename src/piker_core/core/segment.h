@@ -358,7 +358,7 @@ static inline uint64_t pk_generation(const pk_segment *s) {
     return pk_load_acquire(&s->header->generation); /* SYNC generation-read: pairs with generation */
 }
 
-/* ---- a text that readers may find in the making ------------------------------------------------ */
+/* ---- texts that readers may find in the making ------------------------------------------------- */
 
 /* Say what the provider knows of the market: up to PK_ABOUT - 1 bytes. */
 static inline void pk_write_about(pk_segment *s, const char *text, size_t size) {
@@ -391,6 +391,37 @@ static inline int pk_read_about(const pk_segment *s, char *text) {
                 text[PK_ABOUT - 1] = 0;
                 return PK_OK;
             }
+        }
+    }
+    return PK_BUSY;
+}
+
+/* Say why the status is what it is: up to PK_REASON - 1 bytes. It goes to the place that
+ * nobody reads, so whoever is killed here leaves the one before whole. */
+static inline void pk_write_reason(pk_segment *s, uint64_t status, const char *text, size_t size) {
+    pk_header *header = s->header;
+    uint64_t number = pk_load(&header->reason_number) + 1;
+    uint64_t next[1 + PK_REASON / 8] = {status};
+    memcpy(next + 1, text, size < PK_REASON ? size : PK_REASON - 1);
+    atomic_thread_fence(memory_order_release); /* SYNC reason-over: pairs with reason-recheck, status-read */
+    pk_copy_in((pk_word *)&header->reasons[number % 2], next, 1 + PK_REASON / 8);
+    pk_store_release(&header->reason_number, number); /* SYNC reason: pairs with reason-read */
+}
+
+/* Copy that text, ended by a zero byte, and the status that it is of. PK_BUSY: they change
+ * all the time. */
+static inline int pk_read_reason(const pk_segment *s, uint64_t *status, char *text) {
+    const pk_header *header = s->header;
+    uint64_t words[1 + PK_REASON / 8];
+    for (int tries = 0; tries < PK_TRIES; tries++) {
+        uint64_t number = pk_load_acquire(&header->reason_number); /* SYNC reason-read: pairs with reason */
+        pk_copy_out(words, (const pk_word *)&header->reasons[number % 2], 1 + PK_REASON / 8);
+        atomic_thread_fence(memory_order_acquire); /* SYNC reason-recheck: pairs with reason-over */
+        if (pk_load(&header->reason_number) == number) {
+            *status = words[0];
+            memcpy(text, words + 1, PK_REASON);
+            text[PK_REASON - 1] = 0;
+            return PK_OK;
         }
     }
     return PK_BUSY;

@@ -276,6 +276,17 @@ cdef uint32_t _market_id(FeedEngine engine, str fqme) except? 0:
     return pk_add_name(segment, name)
 
 
+cdef void _begin_status(Market market) noexcept:
+    """`starting`; why the feed was in its last state stays there until it has a new one."""
+    cdef char[128] reason
+    cdef uint64_t status
+    reason[0] = 0
+    for place in range(market.native.periods):
+        if reason[0] == 0 and pk_read_reason(&market.native.bars[place].segment, &status, reason):
+            reason[0] = 0
+    pk_set_status(&market.native, PK_STARTING, reason)
+
+
 cdef void _open_generation(FeedEngine engine, Market market) noexcept:
     for ring in market.rings:
         (<BarWriter>ring).woken = (<BarWriter>ring).native.head

@@ -6,21 +6,23 @@ Rules this file owns:
    Whoever reads first calls `advance`, so no answer lags behind the clock.
 2. Nothing trades and no quote changes unless the system is online. What was due in
    between happens later by the length of the pause; the trades themselves stay.
+3. A market costs nothing until it is due: those that are come from a heap.
 """
 
+import heapq
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Generic, Protocol, TypeVar
 
 import trio
 
 from piker_core.simulation.listing import Listing
-from piker_core.simulation.market import NS, Market, Rows
+from piker_core.simulation.market import NS, Market, VenueCandle
+from piker_core.simulation.totals import Rows
 
 SPREADS = 200
 P = TypeVar("P", bound=Listing)
-_LEAST_SLEEP_S = 0.0005
 _STAGES = (("maintenance", 0.5), ("cancel_only", 0.25), ("post_only", 0.25))
 
 
@@ -38,9 +40,19 @@ class Listener(Protocol[P]):
 
 
 class Exchange(Generic[P]):
-    """Markets that trade by the wall clock."""
+    """Markets that trade by a clock, the wall's unless another is given.
 
-    def __init__(self, markets: Sequence[Market[P]]) -> None:
+    `now_ns` is the time up to which everything has happened. `least_sleep_s` is how
+    long `run` sleeps at the least: what is due meanwhile happens late, and together.
+    """
+
+    def __init__(
+        self,
+        markets: Sequence[Market[P]],
+        *,
+        clock_ns: Callable[[], int] = time.time_ns,
+        least_sleep_s: float = 0.0005,
+    ) -> None:
         self.markets = tuple(markets)
         self.listeners: list[Listener[P]] = []
         self.system = "online"
@@ -50,13 +62,17 @@ class Exchange(Generic[P]):
         self._spreads: dict[str, deque[tuple[int, int, int]]] = {
             market.pair.symbol: deque(maxlen=SPREADS) for market in markets
         }
-        self._now_ns = 0
+        self._clock_ns = clock_ns
+        self._least_sleep_s = least_sleep_s
+        self.now_ns = 0
         self._halted_ns = 0
+        self._dues: list[tuple[int, int]] = []
         self._online = trio.Event()
         self._online.set()
         self._stages = trio.CancelScope()
         for market in markets:
             self._note_spread(market)
+        self._schedule()
 
     def find(self, name: str) -> Market[P] | None:
         """The market of a pair, by any of its names."""
@@ -66,38 +82,56 @@ class Exchange(Generic[P]):
         """Newest quotes of a market, oldest first: time in s, bid, ask in units."""
         return self._spreads[market.pair.symbol]
 
+    def candles(
+        self, market: Market[P], period_s: int, start_s: int, end_s: int
+    ) -> list[VenueCandle]:
+        """Exact bars with start <= time < end, flat ones included, times in Unix s.
+
+        There is none before the first trade and none after the running one.
+        """
+        now_s = self.advance() // NS
+        end_s = min(end_s, now_s // period_s * period_s + period_s)
+        bars = market.bars(period_s, start_s, end_s)
+        return [market.candle(time_s, bar) for time_s, bar in bars]
+
     # The clock
 
     def advance(self) -> int:
         """Let everything happen that is due by now; returns now in ns, never less."""
-        self._now_ns = now_ns = max(self._now_ns, time.time_ns())
-        if self.system != "online":
-            return now_ns
-        for market in self.markets:
-            bursts = market.release(now_ns)
-            if bursts:
-                self._note_spread(market)
-                for listener in self.listeners:
-                    listener.on_trades(market, bursts)
-            if market.next_quote_ns <= now_ns:
-                market.flutter(now_ns)
-                self._note_spread(market)
-                for listener in self.listeners:
-                    listener.on_quote(market)
+        self.now_ns = now_ns = max(self.now_ns, self._clock_ns())
+        dues = self._dues
+        while self.system == "online" and dues and dues[0][0] <= now_ns:
+            number = heapq.heappop(dues)[1]
+            market = self.markets[number]
+            self._happen(market, now_ns)
+            heapq.heappush(dues, (market.next_ns(), number))
         return now_ns
+
+    def _happen(self, market: Market[P], now_ns: int) -> None:
+        bursts = market.release(now_ns)
+        if bursts:
+            self._note_spread(market)
+            for listener in self.listeners:
+                listener.on_trades(market, bursts)
+        if market.next_quote_ns <= now_ns:
+            market.flutter(now_ns)
+            self._note_spread(market)
+            for listener in self.listeners:
+                listener.on_quote(market)
 
     async def run(self) -> None:
         """Trade until cancelled."""
+        if not self.markets:
+            await trio.sleep_forever()
         while True:
             await self._online.wait()
             self.advance()
-            wait_s = (self._next_ns() - time.time_ns()) / NS
-            await trio.sleep(max(wait_s, _LEAST_SLEEP_S))
+            wait_s = (self._dues[0][0] - self._clock_ns()) / NS
+            await trio.sleep(max(wait_s, self._least_sleep_s))
 
-    def _next_ns(self) -> int:
-        times = [market.next_quote_ns for market in self.markets]
-        dues = (market.due_ns() for market in self.markets)
-        return min(times + [due for due in dues if due is not None])
+    def _schedule(self) -> None:
+        dues = ((market.next_ns(), n) for n, market in enumerate(self.markets))
+        self._dues = sorted(dues)
 
     def _note_spread(self, market: Market[P]) -> None:
         quote = market.quote
@@ -125,10 +159,11 @@ class Exchange(Generic[P]):
             self._resume()
 
     def _resume(self) -> None:
-        pause_ns = max(self._now_ns, time.time_ns()) - self._halted_ns
+        pause_ns = max(self.now_ns, self._clock_ns()) - self._halted_ns
         for market in self.markets:
             market.defer(pause_ns)
             market.next_quote_ns += pause_ns
+        self._schedule()
         self._set_system("online")
         self._online.set()
 

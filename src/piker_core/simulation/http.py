@@ -16,19 +16,26 @@ _BODY_MAX = 1 << 16
 
 
 class Call(NamedTuple):
-    """A request; of repeated query parameters the last counts."""
+    """A request; of repeated query parameters the last counts.
+
+    `query_text` is the query as it was sent; names of headers are in lower case.
+    """
 
     method: str
     path: str
     query: dict[str, str]
+    query_text: str
+    headers: dict[str, str]
+    body: bytes
 
 
 class Reply(NamedTuple):
-    """An answer, whole."""
+    """An answer, whole; `headers` are those beyond the usual."""
 
     body: bytes
     status: HTTPStatus = HTTPStatus.OK
     content_type: str = "application/json"
+    headers: tuple[tuple[str, str], ...] = ()
 
 
 async def serve_http(
@@ -58,34 +65,41 @@ async def serve_http(
 async def _next_call(
     connection: h11.Connection, stream: trio.abc.Stream
 ) -> Call | None:
-    """The next request, its body read and dropped; None at the end."""
-    call: Call | None = None
-    body_bytes = 0
+    """The next request; None at the end, or where a body is too long."""
+    request: h11.Request | None = None
+    body = bytearray()
     with trio.move_on_after(KEEP_ALIVE_S):
         while True:
             event = connection.next_event()
             if event is h11.NEED_DATA:
                 connection.receive_data(bytes(await stream.receive_some(_CHUNK)))
             elif isinstance(event, h11.Request):
-                call = _read_call(event)
-            elif isinstance(event, h11.Data):
-                body_bytes += len(event.data)
-                if body_bytes > _BODY_MAX:
-                    return None
-            elif isinstance(event, h11.EndOfMessage):
-                return call
+                request = event
+            elif isinstance(event, h11.Data) and len(body) <= _BODY_MAX:
+                body += event.data
+            elif isinstance(event, h11.EndOfMessage) and request is not None:
+                return _read_call(request, bytes(body))
             else:
                 return None
     return None
 
 
-def _read_call(request: h11.Request) -> Call:
+def _read_call(request: h11.Request, body: bytes) -> Call:
     try:
         target = urlsplit(request.target.decode("ascii"))
     except ValueError as error:
         raise h11.RemoteProtocolError(f"target: {error}") from None
-    query = dict(parse_qsl(target.query, keep_blank_values=True))
-    return Call(request.method.decode("ascii"), target.path, query)
+    return Call(
+        request.method.decode("ascii"),
+        target.path,
+        dict(parse_qsl(target.query, keep_blank_values=True)),
+        target.query,
+        {
+            name.decode("ascii"): text.decode("latin-1")
+            for name, text in request.headers
+        },
+        body,
+    )
 
 
 async def _send(
@@ -99,6 +113,7 @@ async def _send(
         ("Content-Type", reply.content_type),
         ("Content-Length", str(len(reply.body))),
         ("Server", "cloudflare"),
+        *reply.headers,
     ]
     response = h11.Response(
         status_code=reply.status, reason=reply.status.phrase, headers=headers

@@ -51,6 +51,21 @@ class AttemptLimit:
         return True
 
 
+class SlidingLimit:
+    """At most so many calls in any window; those that are refused count as well."""
+
+    def __init__(self, limit: int, window_s: float) -> None:
+        self._window_s = window_s
+        self._calls: deque[float] = deque(maxlen=limit)
+
+    def take(self, now_s: float) -> bool:
+        """Whether a call is let through now."""
+        full = len(self._calls) == self._calls.maxlen
+        refused = full and now_s < self._calls[0] + self._window_s
+        self._calls.append(now_s)
+        return not refused
+
+
 class Traffic:
     """Counts calls: how many at once, how many in any one second, at the most."""
 

@@ -8,10 +8,12 @@ Rules this file owns:
 3. Ids rise by one. Trades of one burst share a time stamp to the nanosecond; bursts are
    at least 3 us apart and never within 200 ns of a microsecond's edge, so that the
    double REST prints and the microseconds WebSocket prints name the same microsecond.
+4. Trades of one burst that follow each other at one price are a group: what one taker
+   got at one price and time. Numbers of groups rise by one.
 """
 
+from bisect import bisect_right
 from decimal import Decimal
-from fractions import Fraction
 from typing import Generic, Literal, TypeVar
 
 import msgspec
@@ -19,6 +21,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from piker_core.simulation.listing import SIZE_DECIMALS, Listing
+from piker_core.simulation.totals import (
+    TRADE_ROW,
+    Rows,
+    Totals,
+    merge,
+    total,
+    total_groups,
+)
 
 NS = 1_000_000_000
 DAY_NS = 86_400 * NS
@@ -26,18 +36,8 @@ BURST_MAX = 17
 _MEAN_BURST = 1.84
 _PAUSE_S = (1.5, 4.0)
 _CHUNK = 1024
+_QUOTES = 256  # drawn ahead
 
-TRADE_ROW = np.dtype(
-    [
-        ("time_ns", "<i8"),
-        ("price", "<i8"),
-        ("size", "<i8"),
-        ("id", "<i8"),
-        ("buy", "?"),
-        ("market", "?"),
-    ]
-)
-Rows = NDArray[np.void]
 P = TypeVar("P", bound=Listing)
 
 
@@ -72,23 +72,6 @@ class VenueCandle(msgspec.Struct, frozen=True):
     notional: Decimal
 
 
-class Totals(msgspec.Struct, frozen=True):
-    """Exact totals of some trades, in integer units."""
-
-    open: int
-    high: int
-    low: int
-    close: int
-    volume: int
-    notional: int
-    count: int
-
-    @property
-    def vwap(self) -> Fraction:
-        """Mean price in price units; 0 without volume."""
-        return Fraction(self.notional, self.volume) if self.volume else Fraction(0)
-
-
 class BestQuote(msgspec.Struct, frozen=True):
     """Best bid and ask in units, and the time they were set."""
 
@@ -97,49 +80,6 @@ class BestQuote(msgspec.Struct, frozen=True):
     ask: int
     ask_size: int
     time_ns: int
-
-
-def total(rows: Rows) -> Totals:
-    """Exact totals of at least one row."""
-    return total_groups(rows, np.zeros(1, np.int64))[0]
-
-
-def total_groups(rows: Rows, starts: NDArray[np.int64]) -> list[Totals]:
-    """Exact totals of the groups of rows that begin at `starts`, ascending.
-
-    A product of price and size may pass 2**53 and a sum of them 2**63, so the sizes
-    are summed in two halves and put together as Python integers.
-    """
-    price, size = rows["price"], rows["size"]
-    ends = np.append(starts[1:], len(rows))
-    high_part = np.add.reduceat(price * (size >> 20), starts).tolist()
-    low_part = np.add.reduceat(price * (size & 0xFFFFF), starts).tolist()
-    columns = zip(
-        price[starts].tolist(),
-        np.maximum.reduceat(price, starts).tolist(),
-        np.minimum.reduceat(price, starts).tolist(),
-        price[ends - 1].tolist(),
-        np.add.reduceat(size, starts).tolist(),
-        [(h << 20) + low for h, low in zip(high_part, low_part, strict=True)],
-        (ends - starts).tolist(),
-        strict=True,
-    )
-    return [Totals(*column) for column in columns]
-
-
-def merge(first: Totals | None, second: Totals | None) -> Totals | None:
-    """Totals of two adjacent spans, the earlier one first."""
-    if first is None or second is None:
-        return first or second
-    return Totals(
-        first.open,
-        max(first.high, second.high),
-        min(first.low, second.low),
-        second.close,
-        first.volume + second.volume,
-        first.notional + second.notional,
-        first.count + second.count,
-    )
 
 
 class Market(Generic[P]):
@@ -157,15 +97,19 @@ class Market(Generic[P]):
     ) -> None:
         self.pair = pair
         self.head = 0
+        self.quote_number = 0
         self._made = 0
         self._rows: Rows = np.zeros(_CHUNK, TRADE_ROW)
         stream = np.random.SeedSequence([seed, *pair.symbol.encode()]).spawn(2)
         self._rng = np.random.Generator(np.random.PCG64(stream[0]))
         self._quote_rng = np.random.Generator(np.random.PCG64(stream[1]))
+        self._quotes: list[tuple[int, int, int]] = []
         self._live_rate = live_rate * pair.live_share
         self._day: tuple[int, int, Totals | None] = (0, 0, None)
         self._make_history(start_ns, history_s, history_rate * pair.history_share)
         self._drawn_ns = start_ns
+        self._ahead_ns: list[int] = []  # times of the rows drawn last,
+        self._ahead = 0  # and the index of the first of them
         self.quote = self._set_quote(start_ns)
         self.next_quote_ns = start_ns
 
@@ -206,9 +150,18 @@ class Market(Generic[P]):
         rows["price"] = self._walk(moves)
         rows["size"] = self._sizes(len(rows))
         rows["id"] = self.pair.first_id + self._made + np.arange(len(rows))
+        rows["group"] = self._groups(rows)
         rows["buy"] = np.repeat(buys, counts)
         rows["market"] = np.repeat(rng.random(bursts) < 0.4, counts)
         return rows
+
+    def _groups(self, rows: Rows) -> NDArray[np.int64]:
+        """Group numbers of new rows, which begin with a burst of their own."""
+        last = self.pair.first_group - 1
+        if self._made:
+            last = int(self._rows["group"][self._made - 1])
+        other = np.diff(rows["time_ns"]) | np.diff(rows["price"])
+        return last + 1 + np.concatenate([[0], np.cumsum(other != 0)])
 
     def _walk(self, moves: NDArray[np.int64]) -> NDArray[np.int64]:
         """Prices after `moves` ticks, reflected at a tenth of the start price."""
@@ -222,9 +175,8 @@ class Market(Generic[P]):
         scale = 10**SIZE_DECIMALS
         drawn = self._rng.lognormal(np.log(self.pair.typical_size), 1.4, count)
         least = int(Decimal(self.pair.size_min) * scale)
-        return np.asarray(
-            np.clip((drawn * scale).astype(np.int64), least, 2**42), np.int64
-        )
+        sizes = np.clip((drawn * scale).astype(np.int64), least, 2**42)
+        return np.asarray(sizes // self.pair.step_units * self.pair.step_units)
 
     def _append(self, rows: Rows) -> None:
         end = self._made + len(rows)
@@ -242,26 +194,38 @@ class Market(Generic[P]):
         if self._live_rate <= 0:
             return None
         if self.head == self._made:
+            self._ahead = self._made
             self._append(self._draw(self._drawn_ns, self._live_rate, _CHUNK))
-            self._drawn_ns = int(self._rows["time_ns"][self._made - 1])
-        return int(self._rows["time_ns"][self.head])
+            self._ahead_ns = self._rows["time_ns"][self._ahead : self._made].tolist()
+            self._drawn_ns = self._ahead_ns[-1]
+        return self._ahead_ns[self.head - self._ahead]
+
+    def next_ns(self) -> int:
+        """When the next trade or change of the quote happens."""
+        due_ns = self.due_ns()
+        return self.next_quote_ns if due_ns is None else min(due_ns, self.next_quote_ns)
 
     def release(self, now_ns: int) -> list[Rows]:
         """Let the trades up to now happen; returns them burst by burst."""
         start = self.head
         while (due := self.due_ns()) is not None and due <= now_ns:
-            ahead = self._rows["time_ns"][self.head : self._made]
-            self.head += int(np.searchsorted(ahead, now_ns, "right"))
+            first = self.head - self._ahead
+            self.head = self._ahead + bisect_right(self._ahead_ns, now_ns, first)
         fresh = self._rows[start : self.head]
         if not len(fresh):
             return []
-        self.quote = self._set_quote(int(fresh["time_ns"][-1]))
-        return np.split(fresh, np.flatnonzero(np.diff(fresh["time_ns"])) + 1)
+        times = fresh["time_ns"]
+        last_ns = int(times[-1])
+        self.quote = self._set_quote(last_ns)
+        if times[0] == last_ns:
+            return [fresh]
+        return np.split(fresh, np.flatnonzero(np.diff(times)) + 1)
 
     def defer(self, pause_ns: int) -> None:
         """Put off all that has not happened yet, by whole microseconds."""
         shift = -(-pause_ns // 1000) * 1000
         self._rows["time_ns"][self.head : self._made] += shift
+        self._ahead_ns = [time_ns + shift for time_ns in self._ahead_ns]
         self._drawn_ns += shift
 
     # The quote
@@ -273,14 +237,23 @@ class Market(Generic[P]):
         return self.quote
 
     def _set_quote(self, time_ns: int) -> BestQuote:
-        tick, rng = self.pair.tick_units, self._quote_rng
+        if not self._quotes:
+            self._quotes = self._draw_quotes()
+        spread, bid_size, ask_size = self._quotes.pop()
         last = self.last_units(self.head)
-        spread = int(rng.integers(1, 4)) * tick
         lifted = bool(self._rows["buy"][self.head - 1]) if self.head else True
         bid = last - spread if lifted else last
-        sizes = rng.lognormal(np.log(self.pair.typical_size * 10), 1.0, 2)
-        bid_size, ask_size = (int(size * 10**SIZE_DECIMALS) + 1 for size in sizes)
+        self.quote_number += 1
         return BestQuote(bid, bid_size, bid + spread, ask_size, time_ns)
+
+    def _draw_quotes(self) -> list[tuple[int, int, int]]:
+        """Spreads, bid sizes and ask sizes to come, in units."""
+        rng, step = self._quote_rng, self.pair.step_units
+        spreads = rng.integers(1, 4, _QUOTES) * self.pair.tick_units
+        mean = np.log(self.pair.typical_size * 10)
+        drawn = rng.lognormal(mean, 1.0, (2, _QUOTES)) * 10**SIZE_DECIMALS
+        sizes = (drawn.astype(np.int64) // step + 1) * step
+        return list(zip(spreads.tolist(), *sizes.tolist(), strict=True))
 
     # Reading
 
@@ -319,7 +292,8 @@ class Market(Generic[P]):
 
     def trades(self) -> list[VenueTrade]:
         """All trades so far, oldest first: the truth."""
-        columns = (self.rows()[name].tolist() for name in TRADE_ROW.names or ())
+        names = ("time_ns", "price", "size", "id", "buy", "market")
+        columns = (self.rows()[name].tolist() for name in names)
         return [
             VenueTrade(
                 trade_id,

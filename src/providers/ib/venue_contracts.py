@@ -3,7 +3,6 @@
 import calendar
 from collections.abc import Iterator, Sequence
 from datetime import date, timedelta
-from decimal import Decimal
 
 import msgspec
 
@@ -18,9 +17,9 @@ _MONTH_CODES = "FGHJKMNQUVXZ"
 class VenueContract(Listing, frozen=True, kw_only=True):
     """A contract; `symbol` names it at this venue, `ticker` is IB's symbol.
 
-    `exchange` lists it, `exchanges` trade it, the first one by default. `size_step` is
-    what sizes are multiples of. Quoted contracts (`prints` False) have no trades that
-    anybody is told, an index prints without size (`sized` False).
+    `exchange` lists it, `exchanges` trade it, the first one by default. Quoted
+    contracts (`prints` False) have no trades that anybody is told, an index prints
+    without size (`sized` False).
     """
 
     ticker: str
@@ -33,7 +32,7 @@ class VenueContract(Listing, frozen=True, kw_only=True):
     long_name: str
     local_symbol: str
     trading_class: str
-    size_step: str = "1"
+    step_units: int = 10**SIZE_DECIMALS
     multiplier: str = ""
     expiry: date | None = None
     strike: float = 0.0
@@ -48,9 +47,9 @@ class VenueContract(Listing, frozen=True, kw_only=True):
         return (self.symbol, str(self.con_id))
 
     @property
-    def step_units(self) -> int:
-        """The size step in units of 1e-8."""
-        return int(Decimal(self.size_step).scaleb(SIZE_DECIMALS))
+    def size_step(self) -> str:
+        """The size step as text, without needless zeros."""
+        return f"{self.step.normalize():f}"
 
 
 # The catalogue
@@ -189,15 +188,15 @@ def _others() -> tuple[VenueContract, ...]:
         sec_type="CASH", currency="USD", exchange="IDEALPRO", exchanges=("IDEALPRO",),
         hours=FOREX, long_name="European Monetary Union Euro", trading_class="EUR.USD",
         price_decimals=5, tick_units=5, start_units=108_500, typical_size=200_000.0,
-        size_min="1", size_step="500", live_share=0.06, history_share=0.06, first_id=1,
-        prints=False,
+        size_min="1", step_units=500 * 10**SIZE_DECIMALS, live_share=0.06,
+        history_share=0.06, first_id=1, prints=False,
     )  # fmt: skip
     bitcoin = VenueContract(
         symbol="BTC.USD", ticker="BTC", local_symbol="BTC.USD", con_id=479624278,
         sec_type="CRYPTO", currency="USD", exchange="PAXOS", exchanges=("PAXOS",),
         hours=CRYPTO, long_name="Bitcoin cryptocurrency", trading_class="BTC",
         price_decimals=2, tick_units=25, start_units=9_120_000, typical_size=0.02,
-        size_min="0.00000001", size_step="0.00000001", live_share=0.04,
+        size_min="0.00000001", step_units=1, live_share=0.04,
         history_share=0.04, first_id=1,
     )  # fmt: skip
     return (

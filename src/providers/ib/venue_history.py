@@ -7,7 +7,8 @@ from functools import partial
 import numpy as np
 import trio
 
-from piker_core.simulation.market import NS, Rows
+from piker_core.simulation.market import NS
+from piker_core.simulation.totals import Rows
 
 from .venue_asked import (
     NO_ZONE,

@@ -2,7 +2,8 @@
 
 from typing import TypeVar
 
-from piker_core.simulation.market import Market, Rows
+from piker_core.simulation.market import Market
+from piker_core.simulation.totals import Rows
 
 from .venue_asked import check_shown, no_permission
 from .venue_bars import REAL_TIME_S, RealTimeBars, Series

@@ -13,19 +13,12 @@ Rules this file owns:
 from fractions import Fraction
 from typing import NamedTuple
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from piker_core.simulation.exchange import Exchange
-from piker_core.simulation.market import (
-    NS,
-    BestQuote,
-    Market,
-    Rows,
-    Totals,
-    total_groups,
-)
+from piker_core.simulation.market import NS, BestQuote, Market
+from piker_core.simulation.totals import Rows, Totals, total_groups
 
 from .venue_contracts import VenueContract
 from .venue_hours import Hours, always
@@ -68,7 +61,7 @@ class ContractMarket(Market[VenueContract]):
     ) -> None:
         hours = contract.hours
         self.hours: Hours = hours if keep_hours else always(hours.zone)
-        self._quotes: Rows = np.zeros(_CHUNK, QUOTE_ROW)
+        self._past_quotes: Rows = np.zeros(_CHUNK, QUOTE_ROW)
         self._quoted = 0
         self._reset_ns = 0
         super().__init__(
@@ -105,7 +98,7 @@ class ContractMarket(Market[VenueContract]):
         super()._append(rows)
 
     def _sizes(self, count: int) -> NDArray[np.int64]:
-        return self._whole(super()._sizes(count))
+        return np.maximum(super()._sizes(count), self.pair.step_units)
 
     def _whole(self, sizes: NDArray[np.int64]) -> NDArray[np.int64]:
         """Sizes rounded up to whole steps."""
@@ -122,21 +115,18 @@ class ContractMarket(Market[VenueContract]):
 
     def _set_quote(self, time_ns: int) -> BestQuote:
         quote = super()._set_quote(time_ns)
-        sizes = self._whole(np.array([quote.bid_size, quote.ask_size], np.int64))
-        bid_size, ask_size = sizes.tolist()
-        quote = msgspec.structs.replace(quote, bid_size=bid_size, ask_size=ask_size)
         if self.hours.at(time_ns // NS):
-            row = (time_ns, quote.bid, quote.ask, bid_size, ask_size)
+            row = (time_ns, quote.bid, quote.ask, quote.bid_size, quote.ask_size)
             self._record(np.array([row], QUOTE_ROW))
         return quote
 
     def _record(self, quotes: Rows) -> None:
         end = self._quoted + len(quotes)
-        if end > len(self._quotes):
-            grown: Rows = np.zeros(max(end, 2 * len(self._quotes)), QUOTE_ROW)
-            grown[: self._quoted] = self._quotes[: self._quoted]
-            self._quotes = grown
-        self._quotes[self._quoted : end] = quotes
+        if end > len(self._past_quotes):
+            grown: Rows = np.zeros(max(end, 2 * len(self._past_quotes)), QUOTE_ROW)
+            grown[: self._quoted] = self._past_quotes[: self._quoted]
+            self._past_quotes = grown
+        self._past_quotes[self._quoted : end] = quotes
         self._quoted = end
 
     # Reading
@@ -147,7 +137,7 @@ class ContractMarket(Market[VenueContract]):
 
     def quotes(self) -> Rows:
         """All quotes so far, oldest first (a view)."""
-        return self._quotes[: self._quoted]
+        return self._past_quotes[: self._quoted]
 
     def quotes_between(self, begin_ns: int, end_ns: int) -> Rows:
         """Quotes set with begin <= time < end (a view)."""

@@ -12,7 +12,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from piker_core.simulation.market import NS, Rows, Totals, merge, total
+from piker_core.simulation.market import NS
+from piker_core.simulation.totals import Rows, Totals, merge, total
 
 from .venue_directory import Found
 from .venue_faults import Group

@@ -17,9 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 import piker_core as pk
+from piker_core.adapter.rest import Reply
 
 from .markets import Pair, PairTable
-from .rest import Reply
 
 log = logging.getLogger(__name__)
 

@@ -3,21 +3,28 @@
 Source: https://docs.kraken.com/api/docs/guides/spot-rest-intro
 """
 
-import logging
-import math
-import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from functools import cache
-from typing import Annotated
 
 import httpx
-import msgspec
 import trio
 
-import piker_core as pk
+from piker_core.adapter.defaults import (
+    NotNegative,
+    Positive,
+    StreamLimits,
+)
+from piker_core.adapter.rest import (
+    Reply,
+    Rest,
+    RestStatistics,
+    checked_url,
+    open_rest,
+)
+from piker_core.adapter.shared import share
 from piker_core.config import Secret, load_section
-from piker_core.errors import ConfigError, DataThrottle, ProviderError
+from piker_core.symbol_cache import SymbolCache, is_loopback
+from piker_core.symbol_table import SymbolTable
 from piker_core.symbols import MktPair
 
 from .answers import (
@@ -31,7 +38,7 @@ from .answers import (
     decode_trades,
 )
 from .markets import PROVIDER, Pair, PairTable, describe_market
-from .rest import Limiter, Rest, RestStatistics
+from .rest import SITE, judge
 
 __all__ = [
     "INTERVALS",
@@ -51,22 +58,14 @@ __all__ = [
 ]
 
 name = PROVIDER
-log = logging.getLogger(__name__)
-
 SearchFunction = Callable[[str], Awaitable[dict[str, MktPair]]]
-Positive = Annotated[float, msgspec.Meta(gt=0)]
-Count = Annotated[int, msgspec.Meta(ge=1)]
 
 
-class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class Config(StreamLimits, frozen=True, forbid_unknown_fields=True):
     """`[kraken]`: addresses, keys and patience.
 
-    `rest_url` is without `/0`. `rest_rate` calls a second are made at most, after
-    `rest_burst` at once; each may take `rest_timeout_s` and is tried `rest_attempts`
-    times; a refusal for too many calls stops all for `throttle_pause_s`, doubled each
-    time in a row. The table of pairs is kept for `pairs_ttl_s`. A bar counts as
-    finished `settle_s` after its end. `liveness_s` is the longest silence of a
-    WebSocket, `ack_timeout_s` the longest wait for it to open and for its acks.
+    `rest_url` is without `/0`. The table of pairs is kept for `pairs_ttl_s`. A bar
+    counts as finished `settle_s` after its end. For all others see the bases.
     """
 
     ws_url: str = "wss://ws.kraken.com/v2"
@@ -75,31 +74,8 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     api_key: Secret = Secret()
     api_secret: Secret = Secret()
     liveness_s: Positive = 5.0
-    ack_timeout_s: Positive = 10.0
-    rest_rate: Positive = 1.0
-    rest_burst: Count = 10
-    rest_timeout_s: Positive = 10.0
-    rest_attempts: Count = 4
-    throttle_pause_s: Positive = 5.0
     pairs_ttl_s: Positive = 600.0
-    settle_s: Annotated[float, msgspec.Meta(ge=0)] = 0.5
-
-
-class _Shared:
-    """What the clients of one address have in common within a trio run."""
-
-    def __init__(self, config: Config) -> None:
-        self.limiter = Limiter(
-            config.rest_rate, config.rest_burst, pause_s=config.throttle_pause_s
-        )
-        self.lock = trio.Lock()
-        self.table: PairTable | None = None
-        self.fetched_at = -math.inf
-
-
-_states: trio.lowlevel.RunVar[dict[tuple[str, float, int], _Shared]] = (
-    trio.lowlevel.RunVar("kraken_rest")
-)
+    settle_s: NotNegative = 0.5
 
 
 class Client:
@@ -111,10 +87,12 @@ class Client:
     the venue asks for patience, else ProviderError.
     """
 
-    def __init__(self, config: Config, rest: Rest, shared: _Shared) -> None:
+    def __init__(
+        self, config: Config, rest: Rest, table: SymbolCache[PairTable]
+    ) -> None:
         self.config = config
         self._rest = rest
-        self._shared = shared
+        self._table = table
 
     def statistics(self) -> RestStatistics:
         """Counters since the client was opened."""
@@ -122,7 +100,7 @@ class Client:
 
     async def system_status(self) -> SystemStatus:
         """Whether the venue trades."""
-        reply = await self._rest.get("SystemStatus", {}, subject="system status")
+        reply = await self._get("SystemStatus", {}, subject="system status")
         return reply.decode(SystemStatus)
 
     async def asset_pairs(self, *, refresh: bool = False) -> dict[str, Pair]:
@@ -134,22 +112,16 @@ class Client:
 
         An old table is used on when the venue does not give a new one.
         """
-        shared, asked_at = self._shared, trio.current_time()
-        async with shared.lock:
-            oldest = trio.current_time() - self.config.pairs_ttl_s
-            if refresh:
-                oldest = max(oldest, asked_at)
-            if shared.table is not None and shared.fetched_at >= oldest:
-                return shared.table
-            try:
-                reply = await self._rest.get("AssetPairs", {}, subject="all pairs")
-                shared.table = decode_pairs(reply)
-                shared.fetched_at = trio.current_time()
-            except (ProviderError, DataThrottle) as error:
-                if refresh or shared.table is None:
-                    raise
-                log.warning("using an old table of pairs: %s", error)
-            return shared.table
+        return await self._table.get(self._fetch_table, refresh=refresh)
+
+    async def _fetch_table(self) -> SymbolTable:
+        reply = await self._get("AssetPairs", {}, subject="all pairs")
+        return (await trio.to_thread.run_sync(decode_pairs, reply)).symbols
+
+    async def _get(
+        self, method: str, params: dict[str, str | int], *, subject: str
+    ) -> Reply:
+        return await self._rest.get(f"/0/public/{method}", params, subject=subject)
 
     async def pair(self, pair: str | Pair) -> Pair:
         """The pair of a name, `xbtusd.kraken` or any other it has."""
@@ -160,7 +132,7 @@ class Client:
         if not names:
             return {}
         pairs = [await self.pair(each) for each in names]
-        reply = await self._rest.get(
+        reply = await self._get(
             "Ticker",
             {"pair": ",".join(pair.altname for pair in pairs)},
             subject=", ".join(pair.fqme for pair in pairs),
@@ -183,7 +155,7 @@ class Client:
         params: dict[str, str | int] = {"pair": known.altname, "interval": interval}
         if since is not None:
             params["since"] = since
-        return decode_ohlc(await self._rest.get("OHLC", params, subject=known.fqme))
+        return decode_ohlc(await self._get("OHLC", params, subject=known.fqme))
 
     async def trades(
         self, pair: str | Pair, since_ns: int | None = None, count: int = PAGE_TRADES
@@ -202,7 +174,7 @@ class Client:
         params: dict[str, str | int] = {"pair": known.altname, "count": count}
         if since_ns is not None:
             params["since"] = since_ns
-        return decode_trades(await self._rest.get("Trades", params, subject=known.fqme))
+        return decode_trades(await self._get("Trades", params, subject=known.fqme))
 
 
 @asynccontextmanager
@@ -217,20 +189,18 @@ async def get_client(
     if config is None:
         config = load_section(PROVIDER, Config)
     url = config.rest_url.rstrip("/").removesuffix("/0")
-    _check_url(url)
-    shared = _shared_state(url, config)
-    headers = {"User-Agent": f"piker-core/{pk.__version__}"}
-    async with httpx.AsyncClient(
-        headers=headers, timeout=None, transport=transport, verify=_ssl_context()
-    ) as http:
-        rest = Rest(
-            http,
-            shared.limiter,
-            url=url,
-            attempts=config.rest_attempts,
-            timeout_s=config.rest_timeout_s,
-        )
-        yield Client(config, rest, shared)
+    url = checked_url(url, SITE, example="https://api.kraken.com")
+    key = (PROVIDER, "pairs", url, config.rest_rate, config.rest_burst)
+    table = share(key, lambda: _open_table(url, config.pairs_ttl_s))
+    async with open_rest(
+        SITE, config, url=url, judge=judge, transport=transport
+    ) as rest:
+        yield Client(config, rest, table)
+
+
+def _open_table(url: str, ttl_s: float) -> SymbolCache[PairTable]:
+    on_disk = not is_loopback(url)
+    return SymbolCache(PROVIDER, url, build=PairTable.of, ttl_s=ttl_s, on_disk=on_disk)
 
 
 async def get_mkt_info(
@@ -271,32 +241,3 @@ async def _client_or_new(client: Client | None) -> AsyncIterator[Client]:
         return
     async with get_client() as opened:
         yield opened
-
-
-def _shared_state(url: str, config: Config) -> _Shared:
-    try:
-        states = _states.get()
-    except LookupError:
-        states = {}
-        _states.set(states)
-    key = (url, config.rest_rate, config.rest_burst)
-    if key not in states:
-        states[key] = _Shared(config)
-    return states[key]
-
-
-@cache
-def _ssl_context() -> ssl.SSLContext:
-    """One for all clients: to load the certificates takes tens of milliseconds."""
-    return httpx.create_ssl_context()
-
-
-def _check_url(text: str) -> None:
-    try:
-        url = httpx.URL(text)
-    except httpx.InvalidURL as error:
-        raise ConfigError(f"[kraken] rest_url {text!r}: {error}") from None
-    if url.scheme not in ("http", "https") or not url.host:
-        raise ConfigError(
-            f"[kraken] rest_url {text!r} must be like https://api.kraken.com"
-        )

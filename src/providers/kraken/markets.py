@@ -5,21 +5,18 @@ WebSocket v2, a symbol with today's asset names (BTC/USD). Its name with us is t
 altname in lower case, `xbtusd.kraken`; all the others find it too.
 """
 
-import difflib
 from collections.abc import Mapping
 from decimal import Decimal
 from typing import Annotated
 
 import msgspec
 
-from piker_core.errors import NotFound
+from piker_core.symbol_table import Listing, SymbolTable
 from piker_core.symbols import Asset, MktPair
 
 PROVIDER = "kraken"
 RENAMED = {"XBT": "BTC", "XDG": "DOGE"}
 FIAT = frozenset(("USD", "EUR", "GBP", "CAD", "JPY", "AUD", "CHF", "AED", "BRL", "MXN"))
-_NEAR = 5
-_LIKE = 0.6
 
 Decimals = Annotated[int, msgspec.Meta(ge=0, le=30)]
 
@@ -115,6 +112,7 @@ def describe_market(pair: Pair) -> MktPair:
         price_tick=pair.price_tick,
         size_tick=pair.size_tick,
         min_size=pair.ordermin,
+        min_notional=pair.costmin,
     )
 
 
@@ -124,59 +122,37 @@ def _asset(name: str, aclass: str, tick: Decimal) -> Asset:
     return Asset(name.lower(), "fiat" if name in FIAT else "crypto", tick)
 
 
+def list_pair(pair: Pair) -> Listing:
+    """The pair as a market in a table, with what Kraken says of it."""
+    details = msgspec.to_builtins(pair)
+    return Listing(describe_market(pair), pair.names(), details=details)
+
+
 class PairTable:
     """The pairs by REST key, and by all their names."""
 
-    def __init__(self, pairs: Mapping[str, Pair]) -> None:
+    def __init__(
+        self, pairs: Mapping[str, Pair], symbols: SymbolTable | None = None
+    ) -> None:
         self.pairs = dict(pairs)
-        self._names = [(pair, pair.names()) for pair in self.pairs.values()]
-        self._named = {plain(pair.altname): pair for pair in self.pairs.values()}
-        for pair, names in self._names:
-            for name in names:
-                self._named.setdefault(name, pair)
+        self.symbols = symbols or SymbolTable(PROVIDER, map(list_pair, pairs.values()))
+        self._by_fqme = {pair.fqme: pair for pair in self.pairs.values()}
+
+    @classmethod
+    def of(cls, symbols: SymbolTable) -> "PairTable":
+        """The pairs of a table that was kept. Raises msgspec.ValidationError."""
+        details = [listing.details for listing in symbols.listings.values()]
+        pairs = msgspec.convert(details, list[Pair])
+        return cls({pair.key: pair for pair in pairs}, symbols)
 
     def find(self, name: str) -> Pair:
         """The pair of this name, whichever of its names it is.
 
         Raises NotFound with the name and what comes near it.
         """
-        pair = self._named.get(plain(name))
-        if pair is not None:
-            return pair
-        near = self.near(name)
-        hint = f"near it: {', '.join(near)}" if near else "nothing comes near it"
-        raise NotFound(
-            f"Kraken has no market {name!r}; {hint} (piker-core search lists them)"
-        )
-
-    def near(self, name: str) -> list[str]:
-        """Full names of pairs with a name like this one, best first."""
-        likely = difflib.get_close_matches(plain(name), self._named, _NEAR, _LIKE)
-        return list(dict.fromkeys(self._named[like].fqme for like in likely))
+        return self._by_fqme[self.symbols.find(name).market.fqme]
 
     def search(self, pattern: str, *, limit: int = 50) -> list[Pair]:
-        """Pairs one of whose names is, begins with, has or resembles the pattern.
-
-        Best first, at most `limit`. Some milliseconds of work: call it from a thread.
-        """
-        wanted = plain(pattern).replace("-", "").replace("_", "")
-        if not wanted:
-            return []
-        matcher = difflib.SequenceMatcher(b=wanted, autojunk=False)
-        scored = (
-            (max(_score(matcher, wanted, name) for name in names), pair)
-            for pair, names in self._names
-        )
-        hits = [(score, pair) for score, pair in scored if score >= _LIKE]
-        hits.sort(key=lambda hit: (-hit[0], hit[1].altname))
-        return [pair for _, pair in hits[:limit]]
-
-
-def _score(matcher: "difflib.SequenceMatcher[str]", wanted: str, name: str) -> float:
-    """How well a name answers: 3 is the same, 2 and more its start, 1 a part of it."""
-    if wanted in name:
-        return (2.0 if name.startswith(wanted) else 1.0) + len(wanted) / len(name)
-    matcher.set_seq1(name)
-    if matcher.real_quick_ratio() < _LIKE or matcher.quick_ratio() < _LIKE:
-        return 0.0
-    return matcher.ratio()
+        """Pairs that the pattern means, best first; see `SymbolTable.search`."""
+        found = self.symbols.search(pattern, limit=limit)
+        return [self._by_fqme[market.fqme] for market in found]

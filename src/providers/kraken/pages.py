@@ -8,7 +8,7 @@ Source: https://docs.kraken.com/api/docs/guides/spot-rest-intro, Trades
 """
 
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 
 import numpy as np
 
@@ -56,10 +56,12 @@ class TradePages:
         ticks = np.concatenate(pages, dtype=pk.TICK_DTYPE)  # else without padding
         return ticks[ticks["time_ns"] < end_ns], holes
 
-    async def walk(self, begin_ns: int, end_ns: int) -> AsyncIterator[tuple[Rows, int]]:
+    async def walk(
+        self, begin_ns: int, end_ns: int, first_id: int = -1
+    ) -> AsyncGenerator[tuple[Rows, int], None]:
         """The same, page by page: `(what is new in it, time of missing trades or 0)`.
 
-        The last page may go beyond `end_ns`.
+        The last page may go beyond `end_ns`. Kraken does not list by id.
         """
         previous = np.zeros(0, pk.TICK_DTYPE)
         since_ns, skipped, first = _since(begin_ns), False, True

@@ -6,8 +6,6 @@ limits and fails on demand. Alone: `python -m providers.kraken.venue --help`.
 
 import argparse
 import math
-import signal
-import sys
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -18,9 +16,9 @@ import trio
 
 from piker_core.simulation.http import serve_http
 from piker_core.simulation.market import VenueCandle, VenueTrade
+from piker_core.simulation.serving import address, open_servers, serve_alone
 
 from .venue_faults import Faults
-from .venue_frames import encode_json
 from .venue_link import Limits
 from .venue_pairs import PairExchange, PairMarket, VenuePair, select_pairs
 from .venue_rest import RestServer
@@ -35,8 +33,6 @@ __all__ = [
     "VenueTrade",
     "open_venue",
 ]
-
-_GOODBYE_S = 1.0
 
 
 class VenueStatistics(msgspec.Struct, frozen=True, kw_only=True):
@@ -104,11 +100,7 @@ class Venue:
 
         There is none before the first trade and none after the running one.
         """
-        now_s = self._exchange.advance() // 10**9
-        market = self.market(name)
-        end_s = min(end_s, now_s // period_s * period_s + period_s)
-        bars = market.bars(period_s, start_s, end_s)
-        return [market.candle(time_s, bar) for time_s, bar in bars]
+        return self._exchange.candles(self.market(name), period_s, start_s, end_s)
 
     def statistics(self) -> VenueStatistics:
         """Counters since the start."""
@@ -117,9 +109,9 @@ class Venue:
             connections=len(sockets.links),
             connections_ever=sockets.accepted,
             connections_refused=sockets.refused,
-            connections_dropped=sockets.dropped,
+            connections_dropped=sockets.tally.dropped,
             subscriptions=sum(len(link.topics) for link in sockets.links),
-            frames_sent=sockets.sent,
+            frames_sent=sockets.tally.sent,
             rest_requests=dict(rest.requests),
             rest_refused=rest.refused,
             rest_concurrency=rest.traffic.most_at_once,
@@ -156,36 +148,22 @@ class Venue:
         self, host: str, ws_port: int, rest_port: int
     ) -> AsyncIterator["Venue"]:
         """Trade, and serve on two ports; connections are closed in the end."""
-        failure: Exception | None = None
-        async with (
-            await _listen(host, ws_port) as ws,
-            await _listen(host, rest_port) as rest,
-            trio.open_nursery() as self._nursery,
-        ):
-            await self._start(self._nursery, ws, rest)
-            try:
-                yield self
-            except Exception as error:  # noqa: BLE001 - raised below, outside the group
-                failure = error
-            finally:
-                with trio.move_on_after(_GOODBYE_S, shield=True):
-                    await self._sockets.close()
-                self._nursery.cancel_scope.cancel()
-        if failure is not None:
-            raise failure
+        ports = (ws_port, rest_port)
+        close = self._sockets.close
+        async with open_servers(self._start, close, host=host, ports=ports):
+            yield self
 
     async def _start(
-        self,
-        nursery: trio.Nursery,
-        ws: trio.SocketListener,
-        rest: trio.SocketListener,
+        self, nursery: trio.Nursery, listeners: Sequence[trio.SocketListener]
     ) -> None:
+        ws, rest = listeners
+        self._nursery = nursery
         nursery.start_soon(self._exchange.run)
         await nursery.start(self._sockets.run, ws)
         answer = partial(serve_http, answer=self._rest.answer)
         await nursery.start(trio.serve_listeners, answer, [rest])
-        self.ws_url = f"ws://{_address(ws)}{PATH}"
-        self.rest_url = f"http://{_address(rest)}"
+        self.ws_url = f"ws://{address(ws)}{PATH}"
+        self.rest_url = f"http://{address(rest)}"
 
 
 @asynccontextmanager
@@ -253,35 +231,6 @@ def _draw(
     ]
 
 
-async def _listen(host: str, port: int) -> trio.SocketListener:
-    """One listener; of the addresses of a host name the first."""
-    listener, *others = await trio.open_tcp_listeners(port, host=host)
-    for other in others:
-        await other.aclose()
-    return listener
-
-
-def _address(listener: trio.SocketListener) -> str:
-    host, port = listener.socket.getsockname()[:2]
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-
-async def _serve_alone(options: argparse.Namespace) -> None:
-    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
-        async with open_venue(
-            seed=options.seed,
-            ws_port=options.ws_port,
-            rest_port=options.rest_port,
-            live_rate=options.rate,
-        ) as venue:
-            urls = {"ws_url": venue.ws_url, "rest_url": venue.rest_url}
-            sys.stdout.write(encode_json(urls).decode() + "\n")
-            sys.stdout.flush()
-            with trio.move_on_after(options.seconds):
-                async for _ in signals:
-                    return
-
-
 def main(arguments: Sequence[str] | None = None) -> None:
     """Serve until SIGINT or SIGTERM, or for so many seconds."""
     parser = argparse.ArgumentParser(
@@ -294,7 +243,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     add("--rest-port", type=int, default=0, help="0: a free one")
     add("--rate", type=float, default=20.0, help="trades a second over all pairs")
     add("--seconds", type=float, default=math.inf, help="stop by itself after that")
-    trio.run(_serve_alone, parser.parse_args(arguments))
+    options = parser.parse_args(arguments)
+    venue = open_venue(
+        seed=options.seed,
+        ws_port=options.ws_port,
+        rest_port=options.rest_port,
+        live_rate=options.rate,
+    )
+    trio.run(serve_alone, venue, _urls, options.seconds)
+
+
+def _urls(venue: Venue) -> dict[str, str]:
+    return {"ws_url": venue.ws_url, "rest_url": venue.rest_url}
 
 
 if __name__ == "__main__":

@@ -11,7 +11,9 @@ from datetime import UTC, datetime
 import msgspec
 
 from piker_core.simulation.listing import SIZE_DECIMALS
-from piker_core.simulation.market import NS, Rows, Totals, total
+from piker_core.simulation.market import NS
+from piker_core.simulation.numbers import fixed_text
+from piker_core.simulation.totals import Rows, Totals, total
 
 from .venue_pairs import PairMarket, VenueAsset, VenuePair
 
@@ -23,15 +25,8 @@ SNAPSHOT_TRADES = 50
 encode_json = msgspec.json.encode
 
 
-def fixed_text(units: int, decimals: int) -> str:
-    """An integer of 10**-decimals as text with exactly that many decimals."""
-    sign = "-" if units < 0 else ""
-    whole, part = divmod(abs(units), 10**decimals)
-    return f"{sign}{whole}.{part:0{decimals}d}" if decimals else f"{sign}{whole}"
-
-
 def fixed(units: int, decimals: int) -> msgspec.Raw:
-    """The same as a JSON number."""
+    """An integer of 10**-decimals as a JSON number with that many decimals."""
     return msgspec.Raw(fixed_text(units, decimals).encode())
 
 
@@ -126,7 +121,7 @@ def trade_frame(pair: VenuePair, rows: Rows, *, snapshot: bool = False) -> bytes
             "trade_id": trade_id,
             "timestamp": stamp_us(time_ns),
         }
-        for time_ns, price, size, trade_id, buy, at_market in rows.tolist()
+        for time_ns, price, size, trade_id, _, buy, at_market in rows.tolist()
     ]
     kind = "snapshot" if snapshot else "update"
     return encode_json({"channel": "trade", "type": kind, "data": trades})

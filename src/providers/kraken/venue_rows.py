@@ -3,9 +3,10 @@
 import numpy as np
 
 from piker_core.simulation.listing import SIZE_DECIMALS
-from piker_core.simulation.market import DAY_NS, NS, Totals, total
+from piker_core.simulation.market import DAY_NS, NS
+from piker_core.simulation.numbers import fixed_text
+from piker_core.simulation.totals import Totals, total
 
-from .venue_frames import fixed_text
 from .venue_pairs import PairMarket, VenuePair
 
 
@@ -21,10 +22,10 @@ def price_text(pair: VenuePair, units: int) -> str:
 
 
 def trade_row(
-    pair: VenuePair, row: tuple[int, int, int, int, bool, bool]
+    pair: VenuePair, row: tuple[int, int, int, int, int, bool, bool]
 ) -> tuple[object, ...]:
     """A row of `Trades`, from one of `TRADE_ROW`."""
-    time_ns, price, size, trade_id, buy, at_market = row
+    time_ns, price, size, trade_id, _, buy, at_market = row
     return (
         price_text(pair, price),
         fixed_text(size, SIZE_DECIMALS),

@@ -9,18 +9,17 @@ Rules this file owns:
 
 import random
 from collections import defaultdict
-from functools import partial
 from http import HTTPStatus
-from typing import cast
 
 import trio
 from websockets.frames import CloseCode
-from websockets.http11 import Request, Response
-from websockets.trio.server import Server, ServerConnection, serve
+from websockets.http11 import Request
 
 from piker_core.simulation.limits import AttemptLimit
-from piker_core.simulation.line import Gate, Line
-from piker_core.simulation.market import Rows
+from piker_core.simulation.line import Line
+from piker_core.simulation.link import Refusal
+from piker_core.simulation.sockets import SocketServer as CommonServer
+from piker_core.simulation.totals import Rows
 
 from .venue_faults import Faults
 from .venue_frames import (
@@ -36,129 +35,50 @@ from .venue_requests import Desk, Topic
 
 PATH = "/v2"
 _BEAT_S = 0.1
-_CLOSE_TIMEOUT_S = 2.0
 
 
-class SocketServer:
+class SocketServer(CommonServer[Link]):
     """All WebSocket clients of a venue, and what they are told."""
 
     def __init__(
         self, exchange: PairExchange, faults: Faults, *, seed: int, limits: Limits
     ) -> None:
+        super().__init__(faults, AttemptLimit(limits.attempts, limits.attempts_s))
         self.limits = limits
-        self.links: set[Link] = set()
-        self.accepted = 0
-        self.refused = 0
-        self.dropped = 0
-        self.sent = 0
+        self.desk = Desk(exchange, faults)
         self._exchange = exchange
-        self._faults = faults
-        self._desk = Desk(exchange, faults)
-        self._attempts = AttemptLimit(limits.attempts, limits.attempts_s)
         self._audience: defaultdict[Topic, set[Link]] = defaultdict(set)
         self._numbers = random.Random(seed)
-        self._nursery: trio.Nursery
-        self._server: Server
 
     # Connections
 
-    async def run(
-        self,
-        listener: trio.SocketListener,
-        task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
-    ) -> None:
-        """Serve until cancelled."""
-        gate = cast(trio.SocketListener, Gate(listener, self._admit))
-        start = partial(
-            serve,
-            self._serve_client,
-            listeners=[gate],
-            process_request=self._check,
-            compression=None,
-            ping_interval=None,
-            close_timeout=_CLOSE_TIMEOUT_S,
-            server_header="cloudflare",
-        )
-        async with trio.open_nursery() as self._nursery:
-            self._server = await self._nursery.start(start)
-            self._nursery.start_soon(self._beat)
-            task_status.started()
+    def make_link(self, line: Line) -> Link:
+        """The connection on a line; ids are over 2**63, as the venue's are."""
+        return Link(line, self._numbers.getrandbits(63) | 1 << 63, self)
 
-    async def close(self) -> None:
-        """Close the listener and every connection, code 1001."""
-        for link in self.links:
-            if link.line.frozen:
-                link.reset()
-        await self._server.aclose()
-
-    def _admit(self, line: Line) -> bool:
-        if self._faults.refusing:
-            self.refused += 1
-            line.reset()
-        elif self._faults.frozen:
-            self._nursery.start_soon(line.swallow)
-        else:
-            return True
-        return False
-
-    def _check(self, socket: ServerConnection, request: Request) -> Response | None:
-        """Turn a handshake down if the path or the rate of attempts is wrong."""
-        if not self._attempts.take(trio.current_time()):
-            self.refused += 1
-            return socket.respond(HTTPStatus.TOO_MANY_REQUESTS, "error code: 1015\n")
+    def check(self, link: Link, request: Request) -> Refusal | None:
+        """Turn a handshake down if the path is wrong."""
         if request.path.partition("?")[0] != PATH:
-            return socket.respond(HTTPStatus.NOT_FOUND, "Not Found\n")
+            return HTTPStatus.NOT_FOUND, "Not Found\n"
         return None
 
-    async def _serve_client(self, socket: ServerConnection) -> None:
-        # connection ids are over 2**63, as the venue's are
-        link = Link(socket, self._numbers.getrandbits(63) | 1 << 63, self)
-        self.links.add(link)
-        self.accepted += 1
+    def opened(self, link: Link) -> None:
+        """Greet a client."""
         link.reply(status_frame(self._exchange.system, link.number))
-        try:
-            await link.run(self._desk)
-        finally:
-            self.links.discard(link)
-            for topic in link.topics:
-                self._audience[topic].discard(link)
 
-    async def _beat(self) -> None:
-        closing: set[Link] = set()
+    def ended(self, link: Link) -> None:
+        """Forget a client."""
+        for topic in link.topics:
+            self._audience[topic].discard(link)
+
+    async def beat(self) -> None:
+        """Send heartbeats, and close connections that are idle."""
         while True:
             now_s = trio.current_time()
-            closing &= self.links
-            for link in self.links - closing:
+            for link in self.links:
                 if link.beat(now_s):
-                    closing.add(link)
-                    self._nursery.start_soon(link.close, CloseCode.NORMAL_CLOSURE)
+                    link.close(CloseCode.NORMAL_CLOSURE)
             await trio.sleep(_BEAT_S)
-
-    def reset_all(self) -> int:
-        """Reset every connection; returns how many."""
-        links = tuple(self.links)
-        for link in links:
-            link.reset()
-        return len(links)
-
-    def freeze_all(self) -> int:
-        """Make every connection silent and deaf; returns how many."""
-        fresh = [link for link in self.links if not link.line.frozen]
-        for link in fresh:
-            link.line.frozen = True
-        return len(fresh)
-
-    def close_all(self, code: int, reason: str) -> int:
-        """Close every connection; returns how many."""
-        for link in self.links:
-            self._nursery.start_soon(link.close, code, reason)
-        return len(self.links)
-
-    def send_all(self, frame: bytes) -> int:
-        """Send a frame to every connection; returns to how many."""
-        for link in self.links:
-            link.send(frame)
-        return len(self.links)
 
     # Subscriptions
 

@@ -16,6 +16,7 @@ from typing import Any
 
 import msgspec
 
+from piker_core.adapter.trades import best_ticks
 from piker_core.errors import ProviderError
 
 NS = 1_000_000_000
@@ -184,37 +185,29 @@ def normalize_trades(symbol: str, rows: Sequence[TradeRow]) -> Quote:
 def normalize_ticker(
     symbol: str, row: TickerRow, before: TickerRow | None, now_ns: int
 ) -> Quote:
-    """What changed of the best bid and ask, as a quote.
-
-    A new price is a `bid` or `ask` tick, a new size alone a `bsize` or `asize` one; an
-    empty side (price 0) makes none.
-    """
+    """What changed of the best bid and ask, as a quote."""
     time_ns = decode_time(row.timestamp) if row.timestamp else now_ns
-    sides = (
-        ("bid", "bsize", row.bid, row.bid_qty, before and (before.bid, before.bid_qty)),
-        ("ask", "asize", row.ask, row.ask_qty, before and (before.ask, before.ask_qty)),
-    )
-    ticks = [
-        {
-            "type": size_type if old and old[0] == price else price_type,
-            "price": price,
-            "size": size,
-            "time_ns": time_ns,
-        }
-        for price_type, size_type, price, size, old in sides
-        if price > 0 and old != (price, size)
-    ]
-    quote: Quote = {"symbol": symbol, "ticks": ticks}
+    best = (row.bid, row.bid_qty, row.ask, row.ask_qty)
+    known = None
+    if before is not None:
+        known = (before.bid, before.bid_qty, before.ask, before.ask_qty)
+    quote: Quote = {"symbol": symbol, "ticks": best_ticks(known, best, time_ns)}
     if row.last is not None:
         quote["last"] = row.last
     return quote
 
 
 def subscribe_request(
-    channel: str, symbols: Sequence[str], req_id: int, **params: Any
+    channel: str,
+    symbols: Sequence[str],
+    req_id: int,
+    *,
+    method: str = "subscribe",
+    **params: Any,
 ) -> bytes:
-    """A subscription of several symbols to one channel; it is acked once a symbol."""
+    """A subscription of several symbols to one channel, or the end of it.
+
+    It is acked once a symbol.
+    """
     asked = {"channel": channel, "symbol": list(symbols)} | params
-    return msgspec.json.encode(
-        {"method": "subscribe", "params": asked, "req_id": req_id}
-    )
+    return msgspec.json.encode({"method": method, "params": asked, "req_id": req_id})
