@@ -13,12 +13,13 @@ import pytest
 import trio
 
 import piker_core as pk
+from piker_core.calendars import NS
 from providers.ib import contracts as contracts_room
 from providers.ib.api import Client, get_client
 from providers.ib.archive import BAR_SIZES
 from providers.ib.config import Config
 from providers.ib.history import GetOhlc, open_history_client
-from providers.ib.hours import NS, Hours, parse_hours
+from providers.ib.hours import Hours, contract_hours
 from providers.ib.venue import Tape, Venue, open_venue
 from tests.ib_gateway import CRYPTO, FOREX, INDEX, STOCK, front
 
@@ -159,7 +160,7 @@ async def test_an_end_in_closed_hours_is_the_session_before(
         closed_s = math.floor(time.time() / 60) * 60 - 1800
 
         def early(*_: object) -> Hours:
-            hours = parse_hours("", "UTC")
+            hours = contract_hours("", "")
             monkeypatch.setattr(
                 hours, "last_open_ns", lambda ns: min(ns, closed_s * NS)
             )

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from piker_core.calendars import NS
 from providers.ib.archive import PastTick
-from providers.ib.hours import NS
 from providers.ib.known import Known, KnownTrades
 
 S = 1_795_444_320

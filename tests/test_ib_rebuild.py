@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import piker_core as pk
-from providers.ib.hours import NS
+from piker_core.calendars import NS
 from providers.ib.known import Known, KnownTrades
 from providers.ib.rebuild import row_ticks
 from tests.ib_listing import FOREX, FUTURE

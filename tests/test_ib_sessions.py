@@ -3,15 +3,18 @@
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import msgspec
 import numpy as np
 import pytest
+import trio
 
 import piker_core as pk
-from providers.ib.hours import NS, Hours, Span, parse_hours
+from piker_core.calendars import FOREVER_NS, NS
+from providers.ib.hours import Hours, Span
 from providers.ib.venue import Hours as VenueHours
 from providers.ib.venue import Venue
 from providers.ib.venue_contracts import list_contracts
@@ -22,15 +25,15 @@ class Given(Hours):
     """Hours of which the spans are given, in seconds UTC."""
 
     def __init__(self, spans: Sequence[tuple[int, int]]) -> None:
-        super().__init__(parse_hours("20261123:CLOSED", "UTC")._days, None)  # type: ignore[arg-type]
-        self._spans = [(begin * NS, end * NS) for begin, end in spans]
+        super().__init__({date.min: ()}, ZoneInfo("UTC"))
+        self._given = [(begin * NS, end * NS) for begin, end in spans]
 
     @property
-    def known_until_ns(self) -> int:
-        return 1 << 62
+    def told_until_ns(self) -> int:
+        return FOREVER_NS
 
-    def _sessions(self, start_ns: int, end_ns: int) -> list[Span]:
-        return list(self._spans)
+    def _around(self, start_ns: int, end_ns: int) -> list[Span]:
+        return list(self._given)
 
 
 @asynccontextmanager
@@ -51,7 +54,7 @@ async def open_closing(
     assert contract.expiry is not None
     hours = Given(spans)
     monkeypatch.setattr("providers.ib.hours._JOIN_NS", 0)
-    for room in ("market_feed", "history"):
+    for room in ("feed", "history"):
         monkeypatch.setattr(f"providers.ib.{room}.known_hours", lambda *_: hours)
     async with open_pointed(
         monkeypatch, contracts=[contract], keep_hours=True, live_rate=20.0
@@ -81,7 +84,7 @@ async def test_a_market_is_closed_between_its_sessions_without_rows_or_gaps(
             flume = feed.flumes[name]
             await wait_until(lambda: flume.status == "live")
             await wait_until(lambda: flume.status == "closed")
-            assert time.time() < closes
+            assert closes <= time.time()
             await wait_until(lambda: time.time() > opens - 1)
             assert inside(flume, closes - 2, ends) == [closes - 2, closes - 1]
             await wait_until(lambda: flume.status == "live")
@@ -147,9 +150,36 @@ async def test_a_loss_within_closed_hours_is_none(
         async with pk.open_feed([name]) as feed:
             flume = feed.flumes[name]
             await wait_until(lambda: flume.status == "closed")
+            asked = venue.statistics().requests["reqMktData"]
             venue.faults.refuse_connections()
             venue.faults.cut()
-            await wait_until(lambda: flume.status == "reconnecting")
+            await wait_until(lambda: venue.statistics().connections == 0)
             venue.faults.refuse_connections(False)
-            await wait_until(lambda: flume.status == "closed")
+            await wait_until(lambda: venue.statistics().requests["reqMktData"] > asked)
+            rows = rows_of(flume)
+            await trio.sleep(2.1)
+            assert flume.status == "closed"
+            assert len(rows_of(flume)) == len(rows)
             assert not len(flume.rt.gaps())
+
+
+async def test_a_closed_market_that_says_nothing_is_not_stale(
+    namespace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now_s = int(time.time())
+    opens = now_s + 7
+    spans = [(now_s - 9000, now_s - 100), (opens, now_s + 9000)]
+    async with open_closing(monkeypatch, spans) as (venue, name, symbol):
+        monkeypatch.setenv("PIKER_IB__SILENCE_S", "0.5")
+        async with pk.open_feed([name]) as feed:
+            flume = feed.flumes[name]
+            await wait_until(lambda: flume.status == "closed")
+            venue.faults.silent()
+            asked = venue.statistics().requests["reqMktData"]
+            await wait_until(lambda: time.time() > opens - 0.5)
+            assert venue.statistics().requests["reqMktData"] == asked
+            await wait_until(lambda: flume.status == "stale")
+            venue.faults.silent(False)
+            await wait_repaired(flume)
+            assert flume.rt.gaps()["start_ns"].tolist() == [opens * NS]
+            assert not wrong_rows(venue, flume.rt, symbol)

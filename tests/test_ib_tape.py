@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 import piker_core as pk
-from providers.ib.hours import NS
+from piker_core.calendars import NS
 from providers.ib.tape import AFTER_NS, Tape, Tick, norm_trade
 from tests.ib_listing import FOREX, FUTURE, INDEX
 

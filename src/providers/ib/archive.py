@@ -13,6 +13,7 @@ Source: https://interactivebrokers.github.io/tws-api/historical_data.html
 import math
 from calendar import timegm
 from collections.abc import Hashable, Sequence
+from datetime import UTC, datetime
 from decimal import Decimal
 from time import strptime
 from typing import Any, NamedTuple
@@ -23,12 +24,12 @@ import trio
 from numpy.typing import NDArray
 
 import piker_core as pk
+from piker_core.calendars import NS
 from piker_core.errors import DataThrottle, ProviderError
 
 from .config import Config
 from .contracts import Listing, contract_fields
 from .gateway import Gateway
-from .hours import NS, utc_text
 from .ledger import shared_ledger
 from .library import load_library
 from .session import Session
@@ -283,3 +284,8 @@ def _page(ticks: list[PastTick], told: int) -> Page:
     if whole:
         return Page(whole, last_s, last=False)
     return Page(ticks, last_s + 1, last=False)
+
+
+def utc_text(time_ns: int) -> str:
+    """A time in whole seconds as requests write it: `20261123-14:30:00`, UTC."""
+    return f"{datetime.fromtimestamp(time_ns // NS, UTC):%Y%m%d-%H:%M:%S}"

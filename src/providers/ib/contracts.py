@@ -15,7 +15,7 @@ from piker_core.errors import PikerError
 from piker_core.symbols import Asset, MktPair
 
 from .config import PROVIDER, Config
-from .hours import Hours, parse_hours
+from .hours import Hours, contract_hours
 from .names import expiry_text, step
 
 log = logging.getLogger("providers.ib")
@@ -94,9 +94,9 @@ class Listing(msgspec.Struct, frozen=True, kw_only=True):
         return steps[-1] if steps else self.price_tick
 
     def hours(self, which: str) -> Hours:
-        """Its "trading" or "liquid" hours; raises ValueError for an odd text."""
+        """Its "trading" or "liquid" hours; raises PikerError for an odd text."""
         text = self.trading_hours if which == "trading" else self.liquid_hours
-        return parse_hours(text, self.zone)
+        return contract_hours(text, self.zone)
 
 
 def read_rule(increments: Iterable[Any]) -> Rule:
@@ -197,6 +197,6 @@ def known_hours(listing: Listing, which: str) -> Hours:
     """The hours of a contract; always open if their text cannot be read."""
     try:
         return listing.hours(which)
-    except ValueError as error:
+    except PikerError as error:
         log.warning("%s counts as always open: %s", listing.fqme, error)
-        return parse_hours("", "UTC")
+        return contract_hours("", "")

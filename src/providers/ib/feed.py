@@ -20,16 +20,16 @@ from typing import Any
 
 import trio
 
+from piker_core.calendars import NS
 from piker_core.errors import PikerError, ProviderError
 from piker_core.messages import FeedInit
 from piker_core.tasks import Backoff, open_nursery
 
 from . import codes
 from .api import Client, get_client, get_mkt_info
-from .contracts import Listing
+from .contracts import Listing, known_hours
 from .counters import StreamStatistics
 from .first_quotes import first_quotes
-from .hours import NS
 from .lines import Lines
 from .links import Event
 from .market_feed import MarketFeed, Quote
@@ -69,8 +69,8 @@ class Stream:
     def add(self, symbol: str, listing: Listing, handle: Any) -> MarketFeed:
         """Take a market into the stream, before it runs."""
         tape = Tape(listing, self.config.rt_volume)
-        which = self.config.hours
-        market = MarketFeed(symbol, listing, handle, self.send, tape, which)
+        hours = known_hours(listing, self.config.hours)
+        market = MarketFeed(symbol, listing, handle, self.send, tape, hours)
         self.markets[symbol] = market
         return market
 

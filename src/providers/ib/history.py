@@ -23,12 +23,12 @@ import pendulum
 import trio
 
 import piker_core as pk
+from piker_core.calendars import NS
 from piker_core.errors import DataUnavailable, NoData
 
 from .api import Client, get_client
 from .archive import BAR_SIZES, Rows
 from .contracts import Listing, known_hours
-from .hours import NS
 
 Frame = tuple[Rows, pendulum.DateTime, pendulum.DateTime]
 GetOhlc = Callable[..., Awaitable[Frame]]

@@ -18,8 +18,9 @@ from decimal import Decimal
 from itertools import accumulate
 from typing import NamedTuple
 
+from piker_core.calendars import NS
+
 from .archive import PastTick
-from .hours import NS
 from .tape import Tick
 
 PRINTED = frozenset(("trade", "utrade"))

@@ -6,7 +6,8 @@ Rules this file owns:
    meanwhile is held for at most HOLD_S: so the first rows are whole.
 2. After a loss live data are pushed at once; the lost time, as far as the contract was
    open, is a gap on record until its trades are known by their second.
-3. Flat rows are for open hours alone: outside of them the market is `closed`.
+3. The engine knows the contract's hours: outside of them the market is `closed` and has
+   no flat rows, whatever its lines do.
 4. A line is alive when it has told something; TWS's mere acknowledgement is enough for
    one that has never told anything.
 """
@@ -21,9 +22,10 @@ import msgspec
 import trio
 
 import piker_core as pk
+from piker_core.calendars import AHEAD_NS, BACK_NS, NS
 
-from .contracts import Listing, known_hours
-from .hours import NS
+from .contracts import Listing
+from .hours import Hours
 from .known import Known, KnownTrades
 from .tape import Tape, Tick
 
@@ -76,13 +78,12 @@ class MarketFeed:
         handle: Any,
         send: Send,
         tape: Tape,
-        hours: str,
+        hours: Hours,
     ) -> None:
         self.symbol = symbol
         self.listing = listing
         self.handle = handle
         self.tape = tape
-        self.hours = known_hours(listing, hours)
         self.missed = 0
         self.known = KnownTrades()
         self.gaps: list[Gap] = []
@@ -91,6 +92,7 @@ class MarketFeed:
         self.started = False
         self.stopped = False
         self.heard_ns = 0
+        self.shut_ns = 0
         self.up_ns = 0
         self.lines: list[int] = []
         self.awaits = "ack"
@@ -98,14 +100,22 @@ class MarketFeed:
         self._held: list[list[Tick]] | None = None
         self._up = False
         self._stale = False
-        self.open = self.hours.is_open(time.time_ns())
+        self._said = ("", "")
         self.quiet = 0
         self._asked_ns = 0
         self._anew = False
         self._lost_ns = 0
-        self._cause = ""
+        self._cause = self._why = ""
         self._sampled = False
         self._send = send
+        self.set_hours(hours)
+
+    def set_hours(self, hours: Hours) -> None:
+        """When it is open, by all that TWS has said."""
+        self.hours = hours
+        now_ns = time.time_ns()
+        sessions = hours.for_engine(now_ns - BACK_NS, now_ns + AHEAD_NS)
+        self.handle.set_sessions(sessions)
 
     def restore(self, namespace: str | None) -> None:
         """What earlier writers of its rings knew of the last trade's second."""
@@ -126,6 +136,11 @@ class MarketFeed:
     def up(self) -> bool:
         """Whether its data flow, as far as is known."""
         return self._up
+
+    @property
+    def closed(self) -> bool:
+        """Whether nothing is to be expected of it at this hour."""
+        return bool(self.handle.status == "closed")
 
     @property
     def held(self) -> bool:
@@ -153,7 +168,7 @@ class MarketFeed:
             self._lost_ns = 0
         elif not self.started and self._newest_row_ns():
             self._open_gaps(min(self._newest_row_ns(), now_ns), now_ns, "restart")
-        elif not self.started and self.open:
+        elif not self.started and self.hours.is_open(now_ns):
             minute_ns = now_ns // (_SEAM_S * NS) * _SEAM_S * NS
             self.seam = self._gap(minute_ns, now_ns, "start")
             self.seam.next_s = minute_ns // NS
@@ -168,6 +183,7 @@ class MarketFeed:
             self.started = False
         elif self.started and not self._lost_ns:
             self._lost_ns, self._cause = heard_ns, cause[:39]
+        self._why = cause
         if self._up:
             self._sampled = self.tape.source == "sampled"
         self._up, self._stale, self._anew = False, stale, False
@@ -179,28 +195,20 @@ class MarketFeed:
         self.stopped = True
         self._show()
 
-    def set_open(self, now_open: bool, since_ns: int) -> None:
-        """Its hours begin or end."""
-        if now_open == self.open:
-            return
-        self.open = now_open
-        if self.handle.status == "closed":
-            self.handle.set_status("closed")  # whatever came in late meanwhile
-        self._show(since_ns if now_open else None)
-
     def _show(self, since_ns: int | None = None) -> None:
         """Its state as the status of its rings."""
-        status = "live" if self.open else "closed"
+        status, reason = "live", ""
         if self.stopped:
-            status = "stopped"
+            status, reason = "stopped", self._why
         elif not self._up:
             lost = "stale" if self._stale else "reconnecting"
             status = lost if self.started or self._stale else "starting"
+            reason = self._why
         elif self._held is not None:
-            status = "backfilling"
-        if status != self.handle.status:
-            since = {"since_ns": since_ns} if since_ns and status == "live" else {}
-            self.handle.set_status(status, **since)
+            status, reason = "backfilling", "trades of the running minute"
+        if (status, reason) != self._said:
+            self._said = (status, reason)
+            self.handle.set_status(status, since_ns=since_ns, reason=reason)
 
     def _newest_row_ns(self) -> int:
         times = self.handle.bars[min(self.handle.bars)].times()
@@ -229,8 +237,6 @@ class MarketFeed:
             if close_ns < end_ns:
                 gap.until_s = -(-close_ns // NS)
             self._record(gap)
-        if spans != [(start_ns, end_ns)]:  # what is not on record was no loss
-            self.handle.set_status("closed")
 
     def open_audit_gap(self, start_ns: int, end_ns: int) -> None:
         """The volume says that trades are missing which the stream should have told."""

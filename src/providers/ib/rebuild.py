@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from piker_core.calendars import NS
+
 from .api import Client
 from .archive import BAR_SIZES
-from .hours import NS
 from .tape import Tick
 
 if TYPE_CHECKING:

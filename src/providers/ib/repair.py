@@ -19,12 +19,12 @@ from itertools import groupby
 
 import trio
 
+from piker_core.calendars import NS
 from piker_core.errors import DataThrottle, NoData, NotFound, PikerError
 from piker_core.tasks import Backoff
 
 from .api import Client
 from .archive import PastTick
-from .hours import NS
 from .market_feed import Gap, MarketFeed
 from .rebuild import rebuild
 from .tape import Tick

@@ -11,7 +11,8 @@ Rules this file owns:
 
 from decimal import Decimal
 
-from .hours import NS
+from piker_core.calendars import NS
+
 from .volume import VolumeMeter, decode_rt_volume
 
 _OLD_NS = 60 * NS

@@ -22,9 +22,10 @@ from collections import Counter
 from decimal import Decimal
 from typing import Any
 
+from piker_core.calendars import NS
+
 from .audit import Audit
 from .contracts import Listing
-from .hours import NS
 from .sampled import Growth, Sampler
 from .volume import decimal_size
 

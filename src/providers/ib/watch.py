@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from piker_core.calendars import NS
 from piker_core.errors import PikerError
 
 from .contracts import known_hours
-from .hours import NS
 from .market_feed import HOLD_S, MarketFeed
 from .repair import fetch_seam, repair
 
@@ -22,10 +22,8 @@ Work = Callable[["Stream", MarketFeed], Awaitable[None]]
 LOOK_S = 0.25
 DECIDE_S = 2.0
 """How long trades may be known of by samples alone while each should be told."""
-_EARLY_NS = 300_000_000
-_HOURS_LOOK_S = 30.0
-_REFRESH_NS = 86400 * NS
-_REFRESH_EVERY_S = 3600.0
+_AHEAD_NS = 86400 * NS
+_REFRESH_S = 3600.0
 _QUIET_MOST = 6
 _DUE = frozenset(("ack", "word", "tick", "turn", "retry"))
 
@@ -59,8 +57,10 @@ async def _watch_line(
         if market.awaits == "ack" and session.links.up:
             session.miss(f"market data of {market.symbol}")
         stream.lines.renew(market)
-    elif market.up and market.heard_ns and market.open:
-        silence_s = (now_ns - market.heard_ns) / NS
+    elif market.closed:
+        market.shut_ns = now_ns
+    elif market.up and market.heard_ns:
+        silence_s = (now_ns - max(market.heard_ns, market.shut_ns)) / NS
         if session.links.broken_farms and silence_s > stream.config.farm_grace_s:
             market.go_down("data farm broken", market.heard_ns, stale=True)
             market.awaits = "farm"
@@ -129,27 +129,14 @@ async def _repair(stream: "Stream", market: MarketFeed) -> None:
 
 
 async def keep_hours(stream: "Stream", market: MarketFeed) -> None:
-    """Close and open a market with its hours, for ever.
-
-    A little early: at the full second the clock appends the row of an open market.
-    """
-    refreshed_s = trio.current_time()
+    """Ask for the hours of the days to come before those that are known end."""
     while True:
-        now_ns = time.time_ns() + _EARLY_NS
-        market.set_open(market.hours.is_open(now_ns), now_ns // NS * NS)
-        wait_ns = market.hours.next_change_ns(now_ns) - now_ns
-        await trio.sleep(min(wait_ns / NS + 0.001, _HOURS_LOOK_S))
-        ends = market.hours.known_until_ns < time.time_ns() + _REFRESH_NS
-        if ends and trio.current_time() - refreshed_s > _REFRESH_EVERY_S:
-            refreshed_s = trio.current_time()
-            await _refresh_hours(stream, market)
-
-
-async def _refresh_hours(stream: "Stream", market: MarketFeed) -> None:
-    """The hours of the days to come."""
-    try:
-        listing = await stream.client.listing(market.symbol, refresh=True)
-    except PikerError as error:
-        log.warning("%s: its hours are not known: %s", market.symbol, error)
-    else:
-        market.hours = known_hours(listing, stream.config.hours)
+        await trio.sleep(_REFRESH_S)
+        if market.hours.told_until_ns > time.time_ns() + _AHEAD_NS:
+            continue
+        try:
+            listing = await stream.client.listing(market.symbol, refresh=True)
+        except PikerError as error:
+            log.warning("%s: its hours are not known: %s", market.symbol, error)
+        else:
+            market.set_hours(known_hours(listing, stream.config.hours))
