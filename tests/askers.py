@@ -46,13 +46,14 @@ class Askers:
     """Starts processes with feeds; a context manager, at whose end none is left."""
 
     def __init__(self, **environ: str) -> None:
+        own = {"OPENBLAS_NUM_THREADS": "1"}  # what forks has one thread
         path = os.pathsep.join([str(TESTS), str(TESTS.parent), *sys.path])
         self._process = subprocess.Popen(
             [sys.executable, "-m", "tests.askers"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            env=os.environ | environ | {"PYTHONPATH": path},
+            env=os.environ | own | {"PYTHONPATH": path} | environ,
             start_new_session=True,
         )
         self._told: defaultdict[int, list[dict[str, Any]]] = defaultdict(list)
@@ -150,8 +151,8 @@ async def ask(fqmes: list[str]) -> None:
 
 def run(fqmes: list[str]) -> None:
     """What a forked process does, until it is ended."""
-    tell("start")
     try:
+        tell("start")
         trio.run(ask, fqmes)
     except KeyboardInterrupt:
         tell("closed")

@@ -14,7 +14,7 @@ import pytest
 import piker_core as pk
 
 WATCHDOG_S = float(os.environ.get("PIKER_WATCHDOG_S", "300"))
-GRACE_S = 20.0
+AGAIN_S, GRACE_S = 5.0, 20.0
 _numbers = itertools.count()
 _stderr = pytest.StashKey[int]()
 
@@ -38,8 +38,8 @@ for _number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
 def watchdog(request: pytest.FixtureRequest) -> Iterator[None]:
     """Interrupts the run with every thread's stack when a test hangs.
 
-    As Ctrl-C would, so that processes are ended and segments removed; where that does
-    not help the process is ended a little later.
+    As Ctrl-C would, so that processes are ended and segments removed; again if need be
+    (what a garbage collection raises is lost). In the end the process is ended.
     """
     stderr = request.config.stash[_stderr]
 
@@ -48,7 +48,7 @@ def watchdog(request: pytest.FixtureRequest) -> Iterator[None]:
         signal.raise_signal(signal.SIGINT)
 
     signal.signal(signal.SIGALRM, interrupt)
-    signal.setitimer(signal.ITIMER_REAL, WATCHDOG_S)
+    signal.setitimer(signal.ITIMER_REAL, WATCHDOG_S, AGAIN_S)
     faulthandler.dump_traceback_later(WATCHDOG_S + GRACE_S, exit=True, file=stderr)
     yield
     signal.setitimer(signal.ITIMER_REAL, 0)

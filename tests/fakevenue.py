@@ -26,9 +26,10 @@ class Plan:
 
     `fail_at`: the trades a stream is broken after, one number a session; `history`: a
     `get_ohlc`; `quiet`: no trades at all; `start_error`: raised before the first quote;
-    `describe_error`: raised when a market is asked about; `gate`: what a stream waits
-    for before anything; `tells`: it says of its markets that they are live, and closed
-    at the end.
+    `describe_error`: raised when a market is asked about; `broken_history`: symbols
+    whose history cannot be had; `gate`: what a stream waits for before anything;
+    `refused`: symbols whose streams are; `tells`: it says of its markets that they are
+    live, and closed at the end.
     """
 
     def __init__(self) -> None:
@@ -42,9 +43,13 @@ class Plan:
         self.tells = False
         self.first_quote = True
         self.history: Callable[..., Awaitable[Any]] | None = None
+        self.broken_history: set[str] = set()
+        self.refused: set[str] = set()
         self.unknown: set[str] = set()
         self.calendar = "24/7"
         self.sessions = 0
+        self.histories: list[str] = []
+        self.histories_open: list[str] = []
         self.sent: dict[str, list[int]] = {}
 
 
@@ -94,8 +99,9 @@ async def stream_quotes(
         await plan.gate.wait()
     if plan.start_error is not None:
         raise plan.start_error
-    if refused := [symbol for symbol in symbols if symbol.startswith(REFUSED)]:
-        raise pk.ProviderError(f"fakevenue refuses {refused[0]}", frame=b"no")
+    for symbol in symbols:
+        if symbol in plan.refused or symbol.startswith(REFUSED):
+            raise pk.ProviderError(f"fakevenue refuses {symbol}", frame=b"no")
     inits = [pk.FeedInit(symbol, (await get_mkt_info(symbol))[0]) for symbol in symbols]
     quotes = {symbol: {"symbol": symbol, "last": 100.0} for symbol in symbols}
     if not plan.first_quote or any(symbol.startswith(MUTE) for symbol in symbols):
@@ -137,4 +143,11 @@ async def open_history_client(symbol: str) -> AsyncIterator[tuple[Any, dict[str,
     ) -> Any:
         raise pk.DataUnavailable("there is no history")
 
-    yield plan.history or nothing, {"erlangs": 2, "rate": 1000}
+    if symbol in plan.broken_history:
+        raise KeyError(symbol)
+    plan.histories.append(symbol)
+    plan.histories_open.append(symbol)
+    try:
+        yield plan.history or nothing, {"erlangs": 2, "rate": 1000}
+    finally:
+        plan.histories_open.remove(symbol)

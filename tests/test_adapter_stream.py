@@ -288,6 +288,26 @@ async def test_when_the_old_connection_dies_before_the_new_one_serves_it_is_a_ga
             assert_whole(feed, venue, "a")
 
 
+@pytest.mark.parametrize("wait_s", [0.0, 0.3, 0.6])
+async def test_a_replacement_for_a_connection_that_fell_silent_loses_nothing(
+    wait_s: float, namespace: str
+) -> None:
+    async with open_acme("a") as venue:
+        async with open_feed(
+            venue, "a", namespace=namespace, liveness_s=0.5, overlap_s=1.0
+        ) as feed:
+            await settle(feed, venue, "a")
+            venue.clients[0].line.frozen = True
+            await trio.sleep(wait_s)  # before, at or after the time that is dead
+            feed.stream.rotate()
+            await wait_until(lambda: feed.statistics().stale)
+            await settle(feed, venue, "a")
+            newest = venue.trades["a"][-1].id
+            await wait_until(lambda: newest in told_ids(feed, "a"))
+            await wait_until(lambda: not feed.markets["a"].incomplete)
+            assert_whole(feed, venue, "a")
+
+
 # Many topics, changes while it runs, pace
 
 

@@ -89,8 +89,9 @@ async def test_quotes_may_come_by_a_feed_of_their_own(feed: AcmeFeed) -> None:
     assert market.handle.status == "stopped"
 
 
+@pytest.mark.parametrize("by_topic", [False, True])
 async def test_what_a_dead_connection_lost_is_told_before_another_takes_over(
-    feed: AcmeFeed,
+    by_topic: bool, feed: AcmeFeed
 ) -> None:
     old, request = ask(feed)
     await feed.take(old, b'{"ok":%d}' % request["n"])
@@ -98,7 +99,8 @@ async def test_what_a_dead_connection_lost_is_told_before_another_takes_over(
     new, request = ask(feed)
     feed.stale(["trade:a", "trade:b"])
     old.abandon("no frame for 2 s")  # its socket is not closed yet
-    await feed.take(new, b'{"ok":%d}' % request["n"])
+    for answer in request["topics"] if by_topic else [request["n"]]:
+        await feed.take(new, msgspec.json.encode({"ok": answer}))
     for market in feed.markets.values():
         assert market.handle.status == "live"
         assert [gap.start_ns for gap in market.gaps] == [old.heard_ns]

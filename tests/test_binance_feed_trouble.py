@@ -99,6 +99,24 @@ async def test_the_weight_of_a_minute_is_never_overspent(
         assert 150 <= statistics.rest_weight <= 300
 
 
+# Limits of a connection
+
+
+async def test_pings_are_answered_and_requests_are_paced(
+    point: Point, namespace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PIKER_BINANCE__WS_BATCH", "1")
+    strict = Limits(ping_s=0.5, pong_s=1.0)
+    names = [SPOT, THIN, "ethusdt.binance", "dogeusdt.binance"]
+    async with point(limits=strict) as venue, pk.open_feed(names) as feed:
+        await settle(feed)
+        await trio.sleep(2.0)  # the pong of any ping would be late by now
+        statistics = venue.statistics()
+        assert statistics.connections_ever == statistics.connections == 1
+        assert statistics.subscriptions == 2 * len(names)
+        check_exact(venue, feed)
+
+
 # Markets that do not trade
 
 

@@ -154,14 +154,13 @@ async def test_trades_between_two_times_are_those_and_no_others(
         assert not len(await pages.between(0, at_ns(0)))
 
 
-async def test_an_id_of_another_list_is_told() -> None:
+async def test_an_id_of_another_list_is_as_good_as_none(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     async with open_pages(Lists(10_000)) as pages:
-        for first_id, since_ns in (
-            (FIRST_ID + 10, at_ns(9000)),  # the list knows it, as a much older one
-            (FIRST_ID + 99_999, at_ns(10)),  # it is beyond a list that has gone on
-        ):
-            with pytest.raises(pk.NotFound, match=r"btcusdt\.binance.*another kind"):
-                await ids(pages, since_ns, EVER_NS, first_id)
+        walked = await ids(pages, at_ns(9600), EVER_NS, FIRST_ID + 10)
+        assert walked == list(range(FIRST_ID + 9599, FIRST_ID + 10_000))
+        assert "5010 is no id of its list" in caplog.text
 
 
 async def test_a_list_that_lags_behind_the_stream_is_no_other_one() -> None:

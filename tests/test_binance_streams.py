@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import msgspec
+import numpy as np
 import pytest
 import trio
 import trio.testing
@@ -14,11 +15,15 @@ from providers.binance.api import Config
 from providers.binance.client import Side
 from providers.binance.feed import SideFeed
 from providers.binance.streams import BestFeed, BinanceFeed
-from providers.binance.wire import AGGREGATE, TRADE
+from providers.binance.wire import AGGREGATE, BEST, TRADE
 from tests.binance_answers import Venue, info, ok, spot_symbol
 
 T0_US = 1_790_000_000_000_000
-SYMBOLS = info(spot_symbol("BTC", "USDT"), spot_symbol("ETH", "USDT"))
+SYMBOLS = info(
+    spot_symbol("BTC", "USDT"),
+    spot_symbol("ETH", "USDT"),
+    spot_symbol("BCC", "BTC", status="BREAK"),
+)
 
 
 class Bench:
@@ -27,12 +32,11 @@ class Bench:
     def __init__(self, engine: pk.FeedEngine, side: Side, *, apart: bool) -> None:
         self.engine = engine
         channel, config = engine.send_channel(), Config()
-        self.feed = BinanceFeed(config, channel, key="ws_url", path="/stream")
-        self.best = None
-        if apart:
-            self.best = BestFeed(config, channel, key="usdm_ws_url", path="/stream")
+        at: Any = {"key": "ws_url", "path": "/stream"}
         kind = AGGREGATE if apart else TRADE
-        self.side = SideFeed(side, self.feed, kind=kind, best=self.best)
+        self.feed = BinanceFeed(config, channel, **at, kind=kind)
+        self.best = BestFeed(config, channel, **at, kind=BEST) if apart else None
+        self.side = SideFeed(side, self.feed, self.best)
 
     async def add(self, name: str) -> Any:
         symbol = (await self.side.side.table()).find(name)
@@ -192,13 +196,12 @@ async def test_an_announced_end_has_the_connection_replaced(bench: Bench) -> Non
 async def test_a_market_that_does_not_trade_is_closed_until_it_does(
     bench: Bench,
 ) -> None:
-    market = bench.feed.markets["BTCUSDT"]
-    market.trading = False
+    market = await bench.add("bccbtc")
     link = bench.link()
     await bench.feed.take(link, b'{"result":null,"id":1}')
     assert market.handle.status == "closed"
     assert bench.feed.markets["ETHUSDT"].handle.status == "live"
-    await bench.feed.take(link, trade(7))
+    await bench.feed.take(link, trade(7, "BCCBTC"))
     assert market.trading and market.handle.status == "live"
 
 
@@ -217,17 +220,75 @@ async def test_best_quotes_that_go_apart_decide_nothing(apart: Bench) -> None:
     assert not list(apart.best.watched())
 
 
-async def test_a_trade_with_a_higher_id_and_an_older_time_is_a_gap_of_no_length(
+async def test_a_trade_ahead_by_its_id_and_behind_by_its_time_is_none(
     bench: Bench,
 ) -> None:
     market, link = bench.feed.markets["BTCUSDT"], bench.link()
     await bench.feed.take(link, b'{"result":null,"id":1}')
     await bench.feed.take(link, trade(7, second=5))
-    await bench.feed.take(link, trade(99, second=-3600))
+    with pytest.raises(
+        pk.ProviderError, match=r"trade 99 at .* than trade 7 of btcusdt"
+    ):
+        await bench.feed.take(link, trade(99, second=-3600))
+    assert market.tracker.expected == 8 and market.handle.last_id == 7
+
+
+async def test_a_jump_with_a_time_that_is_a_little_older_is_a_gap_of_no_length(
+    bench: Bench,
+) -> None:
+    market, link = bench.feed.markets["BTCUSDT"], bench.link()
+    await bench.feed.take(link, b'{"result":null,"id":1}')
+    await bench.feed.take(link, trade(7, second=5))
+    await bench.feed.take(link, trade(99, second=4))
     market.notice_jumps(float("inf"))
     assert market.handle.status == "live"
     (gap,) = market.gaps
     assert gap.start_ns + 1 == gap.end_ns == (T0_US + 5 * 10**6) * 1000 + 1
+
+
+class FewTrades:
+    """A list of trades 8 and 9, by time or from an id that it has."""
+
+    async def walk(self, since_ns: int, until_ns: int, first_id: int) -> Any:
+        rows = np.zeros(2, pk.TICK_DTYPE)
+        rows["id"], rows["price"], rows["size"], rows["count"] = (8, 9), 100.0, 0.5, 1
+        rows["type"], rows["time_ns"] = pk.TICK_TYPES["trade"], (T0_US + 9) * 1000
+        yield rows[rows["id"] >= first_id], 0
+
+
+async def test_what_was_lost_behind_an_id_that_never_was_is_fetched_by_time(
+    bench: Bench,
+) -> None:
+    market, link = bench.feed.markets["BTCUSDT"], bench.link()
+    await bench.feed.take(link, b'{"result":null,"id":1}')
+    await bench.feed.take(link, trade(7))
+    await bench.feed.take(link, trade(10**12))
+    market.trades = FewTrades()
+    market.down("cut", T0_US * 1000)
+    now_ns = (T0_US + 10) * 1000
+    market.up(now_ns)
+    assert not await market.fill(now_ns + 1, final=False)
+    assert not await market.fill(now_ns + 1, final=True)
+    assert await market.fill(now_ns + 1, final=True)
+    assert not market.gaps and market.tracker.expected == 10
+    with pk.attach_bars("btcusdt.binance", period=1) as bars:
+        assert bars.gaps()["repaired"].tolist() == [1]
+        assert bars.last()["count"] == 4  # the one that never was, too
+
+
+async def test_an_aggregate_is_not_taken_where_trades_are_told(bench: Bench) -> None:
+    raw = trade(5).replace(b'"t":5', b'"a":5,"f":3,"l":4')
+    await bench.feed.take(bench.link(), raw.replace(b"@trade", b"@aggTrade"))
+    assert bench.feed.statistics().unknown == 1 and not bench.kinds()
+
+
+async def test_a_trade_is_not_taken_where_aggregates_or_quotes_are_told(
+    apart: Bench,
+) -> None:
+    for feed in apart.side.feeds:
+        await feed.take(apart.link(feed), trade(5))
+        assert feed.statistics().unknown == 1
+    assert not apart.kinds()
 
 
 async def test_the_status_of_quiet_markets_is_looked_up(
@@ -278,4 +339,4 @@ async def test_first_quotes_have_what_is_known(bench: Bench) -> None:
 def test_an_address_that_is_none_is_an_error_with_its_key() -> None:
     config = Config(usdm_ws_url="fstream.binance.com")
     with pytest.raises(pk.ConfigError, match=r"\[binance\] usdm_ws_url 'fstream"):
-        BinanceFeed(config, None, key="usdm_ws_url", path="/stream")
+        BinanceFeed(config, None, key="usdm_ws_url", path="/stream", kind=BEST)

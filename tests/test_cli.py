@@ -20,6 +20,8 @@ COMMANDS = (
     "ticks",
     "search",
     "providers",
+    "check",
+    "new-provider",
     "segments",
     "doctor",
 )

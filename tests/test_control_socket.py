@@ -1,17 +1,21 @@
 """The control socket's file: where it is, whose it is, what is in its way."""
 
 import os
+import shutil
+import signal
 import socket
 import stat
+import subprocess
+import sys
 import tempfile
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import pytest
 import trio
 
 from piker_core import control_server, control_socket
-from piker_core.control import Ask, Fed
+from piker_core.control import Ask
 from piker_core.control_server import Server
 from tests.control_clients import (
     PROVIDER,
@@ -22,6 +26,14 @@ from tests.control_clients import (
     open_server,
     wait_until,
 )
+
+
+@pytest.fixture
+def short_folder() -> Iterator[Path]:
+    """A folder whose name leaves room for that of a socket."""
+    folder = Path(tempfile.mkdtemp(prefix="pk"))
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture
@@ -119,12 +131,11 @@ def lose_runtime(path: Path) -> str:
 def test_what_is_in_the_way_is_refused_and_said_in_one_sentence(
     spoil: Callable[[Path], str],
     namespace: str,
-    tmp_path: Path,
+    short_folder: Path,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    runtime = Path(tempfile.mkdtemp(prefix="pk"))
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(runtime))
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(short_folder))
     path = control_socket.socket_paths(PROVIDER, namespace)[0]
     path.parent.mkdir(mode=0o700)
     text = spoil(path)
@@ -150,42 +161,56 @@ def test_a_runtime_folder_with_too_long_a_name_is_refused(
 
 @pytest.mark.parametrize("value", [None, "", "relative/path"])
 async def test_without_a_runtime_folder_it_is_in_the_temporary_one(
-    value: str | None, desk: Desk, namespace: str, monkeypatch: pytest.MonkeyPatch
+    value: str | None,
+    desk: Desk,
+    namespace: str,
+    short_folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    with tempfile.TemporaryDirectory(prefix="pk") as folder:
-        monkeypatch.setattr(tempfile, "tempdir", folder)
-        monkeypatch.setattr(control_socket, "RUN_USER", Path("/nonexistent"))
-        if value is None:
-            monkeypatch.delenv("XDG_RUNTIME_DIR")
-        else:
-            monkeypatch.setenv("XDG_RUNTIME_DIR", value)
-        async with open_server(desk, namespace) as server:
-            own = Path(folder) / f"piker-core-{os.geteuid()}"
-            [path] = control_socket.socket_paths(PROVIDER, namespace)
-            assert path.parent == own
-            assert stat.S_IMODE(own.stat().st_mode) == 0o700
-            await assert_serves(server)
-            # A client that has a runtime folder finds it, too.
-            monkeypatch.setenv("XDG_RUNTIME_DIR", "/nonexistent")
-            await assert_serves(server)
+    monkeypatch.setattr(tempfile, "tempdir", str(short_folder))
+    monkeypatch.setattr(control_socket, "RUN_USER", Path("/nonexistent"))
+    if value is None:
+        monkeypatch.delenv("XDG_RUNTIME_DIR")
+    else:
+        monkeypatch.setenv("XDG_RUNTIME_DIR", value)
+    async with open_server(desk, namespace) as server:
+        own = short_folder / f"piker-core-{os.geteuid()}"
+        [path] = control_socket.socket_paths(PROVIDER, namespace)
+        assert path.parent == own
+        assert stat.S_IMODE(own.stat().st_mode) == 0o700
+        await assert_serves(server)
+        # A client that has a runtime folder finds it, too.
+        monkeypatch.setenv("XDG_RUNTIME_DIR", "/nonexistent")
+        await assert_serves(server)
+
+
+FORK = """
+import os, signal, sys
+from piker_core.control import Ask, frame_message
+from piker_core.control_socket import connect
+sock = connect(sys.argv[1], sys.argv[2])
+sock.setblocking(True)
+sock.sendall(frame_message(Ask(1, ["xbtusd"])))
+sys.stdin.readline()
+if not os.fork():
+    signal.pause()  # it outlives its parent
+"""
 
 
 async def test_a_forked_child_does_not_keep_what_its_parent_had_open(
     server: Server, desk: Desk
 ) -> None:
-    link = connect(server.namespace)
-    await link.send(Ask(1, ["xbtusd"]))
-    assert isinstance(await hear(link), Fed)
-    ready, done = os.pipe(), os.pipe()
-    child = os.fork()
-    if not child:
-        os.write(ready[1], b".")
-        os.read(done[0], 1)  # it outlives its parent's connection
-        os._exit(0)
-    os.read(ready[0], 1)
-    link.close()
-    await wait_until(lambda: not desk.held)
-    os.write(done[1], b".")
-    await trio.to_thread.run_sync(os.waitpid, child, 0)
-    for end in (*ready, *done):
-        os.close(end)
+    parent = await trio.lowlevel.open_process(
+        [sys.executable, "-c", FORK, PROVIDER, server.namespace],
+        stdin=subprocess.PIPE,
+        start_new_session=True,
+    )
+    assert parent.stdin is not None
+    try:
+        async with parent.stdin:
+            await wait_until(lambda: desk.held)
+            await parent.stdin.send_all(b"fork\n")
+            await parent.wait()
+        await wait_until(lambda: not desk.held)
+    finally:
+        os.killpg(parent.pid, signal.SIGKILL)

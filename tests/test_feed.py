@@ -6,15 +6,19 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import fakevenue
+import msgspec
+import numpy as np
 import pytest
 import trio
 
 import piker_core as pk
 from piker_core.calendars import Sessions
+from piker_core.feeder import left_options, market_options
 
 FQME = "xbtusd.fakevenue"
 OTHER = "ethusd.fakevenue"
@@ -191,14 +195,66 @@ async def test_an_attached_feed_takes_over_when_the_writer_is_killed(
     assert set(fakevenue.plan.sent) == {"xbtusd"}  # who asked for the other is dead
 
 
+async def test_history_that_fails_is_one_markets_trouble_alone(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def get_ohlc(
+        timeframe: float, end_dt: Any = None, start_dt: Any = None
+    ) -> Any:
+        rows = np.zeros(60, pk.OHLCV_DTYPE)
+        end_s = int(end_dt.timestamp())
+        rows["time"] = np.arange(end_s - 60 * timeframe, end_s, timeframe)
+        for name in ("open", "high", "low", "close", "bar_wap"):
+            rows[name] = 99.0
+        return rows, start_dt, end_dt
+
+    fakevenue.plan.history = get_ohlc
+    fakevenue.plan.broken_history = {"ethusd"}
+    async with pk.open_feed([OTHER, FQME]) as feed:
+        good, bad = feed.flumes[FQME], feed.flumes[OTHER]
+        await wait_until(lambda: good.hist.head - good.hist.first > 600)
+        await wait_until(lambda: good.rt.head - good.rt.first > 3000)
+        assert {good.status, bad.status} == {"live"}
+        assert bad.hist.head - bad.hist.first < 3
+    [record] = caplog.records
+    assert record.getMessage() == f"{OTHER}: back-fill failed"
+
+
+def test_what_a_market_is_made_of_is_known_to_the_next_writer() -> None:
+    asset = pk.Asset("eur")
+    mkt = pk.MktPair(
+        base=asset,
+        quote=pk.Asset("usd"),
+        symbol="eurusd",
+        venue_symbol="EUR.USD",
+        provider="ib",
+        price_tick=Decimal("0.00005"),
+        size_tick=Decimal(1),
+    )
+    for bars_from in ("trade", "mid"):
+        options = market_options(mkt, bars_from)
+        assert (options["price_tick"], options["bars_from"]) == ("0.00005", bars_from)
+        assert left_options(options["about"]) == options
+        assert msgspec.json.decode(options["about"], type=pk.MktPair) == mkt
+        assert options["sessions"] is None
+    shut_at_times = msgspec.structs.replace(mkt, calendar="fx")
+    left = left_options(market_options(shut_at_times, "mid")["about"])
+    assert len(left["sessions"]) > 50  # weeks
+    with pytest.raises(ValueError):
+        left_options(b"")
+
+
 async def test_a_broken_stream_begins_again() -> None:
     fakevenue.plan.fail_at = [5, 0]  # the first time it begins again at once
     async with pk.open_feed([FQME]) as feed:
-        await wait_until(lambda: feed.flumes[FQME].status == "reconnecting")
+        flume, cause = feed.flumes[FQME], str(fakevenue.plan.failure)
+        await wait_until(lambda: flume.status == "reconnecting")
+        await wait_until(lambda: flume.rt.status_reason == cause)
         await wait_until(lambda: fakevenue.plan.sessions == 3)
         counts: Counter[int] = Counter()
         await collect(feed.stream(), counts, 3)
-        assert feed.flumes[FQME].status == "live"
+        assert (flume.status, flume.rt.status_reason) == ("live", "")
+    assert fakevenue.plan.histories == ["xbtusd"]
 
 
 async def test_a_bug_of_the_provider_does_not_end_the_feed() -> None:

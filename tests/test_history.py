@@ -187,6 +187,38 @@ async def test_seconds_between_history_and_the_first_live_row_are_flat(
     assert not flat["count"].any() and len(set(flat["close"].tolist())) == 1
 
 
+async def test_a_minute_that_ended_while_the_feed_opened_is_not_taken_for_flat(
+    namespace: str,
+    now_s: int,
+    autojump_clock: trio.testing.MockClock,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    minute = now_s // 60 * 60 - 120
+    clock = [minute + 59.5]
+    monkeypatch.setattr("piker_core.history.time.time", lambda: clock[0])
+    with pk.open_engine("kraken", tick_capacity=64) as engine:
+        market = engine.add_market(FQME, periods=(60,), capacity={60: 500})
+        market.set_status("live")
+
+        async def get_ohlc(timeframe: float, end_dt: Any) -> Any:
+            end_s = min(int(end_dt.timestamp()), int(clock[0]) // 60 * 60)
+            rows = np.zeros(5, pk.OHLCV_DTYPE)
+            rows["time"] = np.arange(end_s - 300, end_s, 60)
+            for field in ("open", "high", "low", "close", "bar_wap"):
+                rows[field] = 10.0
+            rows["volume"], rows["count"] = 1.0, 1
+            if clock[0] < minute + 60:  # the next minute begins, and trades
+                clock[0] = minute + 60.2
+                engine.push_trade(market, (minute + 60) * NS, 50.0, 1.0, id=1)
+            return rows, None, None
+
+        await backfill(get_ohlc, market.bars[60], 5, fast())
+        with pk.attach_bars(FQME, period=60) as bars:
+            rows = bars.snapshot(3)
+    assert rows["time"].tolist() == [minute - 60, minute, minute + 60]
+    assert rows["count"].tolist() == [1, 1, 1]
+
+
 async def test_no_more_requests_run_at_once_or_a_second_than_allowed(
     namespace: str, now_s: int, autojump_clock: trio.testing.MockClock
 ) -> None:

@@ -1,19 +1,28 @@
 """Kraken's stream against the simulated venue: every fault, and the bars stay exact."""
 
+import json
 import logging
 import os
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
+import msgspec
 import numpy as np
 import pytest
 import trio
 
 import piker_core as pk
+from piker_core.adapter.link import Link
 from piker_core.adapter.repair import fetch_seam
+from piker_core.adapter.subscriptions import TopicRequest
+from providers.kraken.api import Client, Config
+from providers.kraken.feed import KrakenFeed
+from providers.kraken.markets import Pair
 from providers.kraken.venue import Venue, open_venue
+from tests.kraken_answers import pair
 
 FQME = "xbtusd.kraken"
 QUIET = "mlneur.kraken"
@@ -351,3 +360,50 @@ async def test_a_websocket_address_that_is_none_is_a_configuration_error(
         with pytest.raises(pk.ConfigError, match="ws_url"):
             async with pk.open_feed([FQME]):
                 raise AssertionError("it opened")
+
+
+async def test_requests_are_of_one_channel_and_end_as_they_began(
+    namespace: str,
+) -> None:
+    with pk.open_engine("kraken", namespace=namespace) as engine:
+        client = SimpleNamespace(config=Config(ws_burst=9))
+        feed = KrakenFeed(cast(Client, client), engine.send_channel())
+        for altname, wsname in (("XBTUSD", "XBT/USD"), ("ETHUSD", "ETH/USD")):
+            ((key, row),) = pair(altname, wsname, altname).items()
+            known = msgspec.convert(row | {"key": key}, Pair, strict=False)
+            handle = engine.add_market(f"{known.symbol}.kraken", capacity={1: 256})
+            feed.add_pair(known.symbol, known, handle)
+        link = feed.stream.new_link(feed.stream.lanes[0])
+        asked = [json.loads(feed.encode(request) or b"") for request in requests(link)]
+        assert [(r["method"], r["params"]["channel"]) for r in asked] == [
+            ("subscribe", "trade"),
+            ("subscribe", "ticker"),
+        ]
+        assert asked[0]["params"]["symbol"] == ["BTC/USD", "ETH/USD"]
+        for request in asked:
+            for symbol in request["params"]["symbol"]:
+                await feed.take(link, ack(request, symbol))
+        assert feed.live.is_set() and link.book.settled
+        feed.remove("ETH/USD")
+        for request in [json.loads(feed.encode(r) or b"") for r in requests(link)]:
+            assert request["method"] == "unsubscribe"
+            assert request["params"]["symbol"] == ["ETH/USD"]
+            await feed.take(link, ack(request, "ETH/USD"))
+        assert link.book.in_state("acked") == [
+            ("trade", "BTC/USD"),
+            ("ticker", "BTC/USD"),
+        ]
+        assert not link.book.in_state("leaving")
+
+
+def requests(link: Link) -> Iterator[TopicRequest]:
+    """All that is to be sent now."""
+    while (request := link.book.next_request(time.monotonic())) is not None:
+        yield request
+
+
+def ack(request: dict[str, Any], symbol: str) -> bytes:
+    """The venue's answer for one symbol of a request."""
+    result = {"channel": request["params"]["channel"], "symbol": symbol}
+    answer = {"method": request["method"], "success": True, "result": result}
+    return json.dumps(answer | {"req_id": request["req_id"]}).encode()

@@ -23,10 +23,11 @@ FLOORS = {
     RESOURCES: (
         *("channel", "config", "provider", "segments", "tasks", "waiting"),
         *("calendars", "symbol_cache", "symbol_search", "symbol_table"),
-        *("control", "control_server", "control_socket"),
+        *("control", "control_server", "control_socket", "cutoff"),
         *("adapter", "simulation"),
     ),
     4: ("feed", "feeder", "history", "quotes", "source", "stream"),
+    5: ("conformance",),
     6: ("__main__", "cli"),
 }
 FLOOR_OF = {name: floor for floor, names in FLOORS.items() for name in names}

@@ -77,6 +77,19 @@ async def test_a_market_is_dropped_with_its_last_asker_and_no_other_is_disturbed
         assert fakevenue.plan.sessions == 2
 
 
+async def test_a_market_that_is_dropped_is_not_back_filled_any_more() -> None:
+    async def get_ohlc(*arguments: object, **options: object) -> None:
+        await trio.sleep_forever()
+
+    fakevenue.plan.history = get_ohlc
+    async with pk.open_feed([A]):
+        async with pk.open_feed([B]):
+            await wait_until(lambda: len(fakevenue.plan.histories_open) == 2)
+        await wait_until(lambda: fakevenue.plan.histories_open == ["aaausd"])
+        async with pk.open_feed([B]):
+            await wait_until(lambda: len(fakevenue.plan.histories_open) == 2)
+
+
 async def test_a_call_goes_on_for_the_markets_that_are_left_of_it(
     askers: Askers,
 ) -> None:
@@ -159,6 +172,24 @@ async def test_a_market_without_a_first_quote_is_the_askers_error_alone(
         assert error["kind"] == "FeedError"
         assert "no first quote of muteusd within 0.3 s" in error["text"]
         await askers.open(B)
+
+
+async def test_a_call_that_ends_is_begun_again_and_touches_no_others_markets(
+    askers: Askers,
+) -> None:
+    async with pk.open_feed([A]) as feed:
+        kept, statuses = Ids(A), set()
+        fakevenue.plan.fail_at = [5, 0]
+        await askers.open(B)
+        with pk.attach_bars(B) as bars:
+            await wait_until(lambda: bars.status == "reconnecting")
+            while fakevenue.plan.sessions < 4:
+                statuses.add(feed.flumes[A].status)
+                await kept.more(1)
+            await wait_until(lambda: bars.status == "live")
+        await Ids(B).more()
+        kept.assert_whole()
+        assert statuses == {"live"}
 
 
 async def test_two_that_ask_for_a_market_at_once_share_it(askers: Askers) -> None:

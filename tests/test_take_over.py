@@ -184,6 +184,26 @@ async def test_a_provider_in_trouble_is_asked_again_by_who_took_over(
     assert "the stream does not start: no network" in caplog.text
 
 
+async def test_a_market_that_is_refused_then_does_not_keep_the_others_from_starting(
+    askers: Askers,
+) -> None:
+    fqmes = (A, B, C)
+    writer = await askers.open(*fqmes)
+    async with pk.open_feed(fqmes) as feed:
+        fakevenue.plan.refused = {"bbbusd"}
+        writer.kill()
+        for fqme in (A, C):
+            await Ids(fqme).more()
+        assert feed.flumes[B].status == "reconnecting"
+        assert {feed.flumes[fqme].status for fqme in (A, C)} == {"live"}
+        fakevenue.plan.refused.clear()
+        ids = [Ids(fqme) for fqme in fqmes]
+        for market in ids:
+            await market.more()
+            market.assert_whole()
+        assert feed.flumes[B].status == "live"
+
+
 async def test_a_market_that_is_not_fed_yet_after_a_take_over_does_not_look_live(
     askers: Askers,
 ) -> None:
@@ -278,11 +298,15 @@ async def test_an_engine_of_a_recorder_is_attached_to(namespace: str) -> None:
 
     with pk.open_engine("fakevenue") as engine:
         engine.add_market(A).set_status("live")
+        engine.add_market(B)  # starting, and without a price
+        engine.add_market(C).set_status("stopped")
         async with trio.open_nursery() as nursery:
             nursery.start_soon(run_clock, engine)
             async with pk.open_feed([A]) as feed:
                 assert feed.roles == {"fakevenue": "reader"}
-            with pytest.raises(pk.FeedError, match=f"process {os.getpid()} .*{B}"):
-                async with pk.open_feed([B]):
-                    raise AssertionError("it opened")
+            for fqme in (B, C, D):
+                named = f"process {os.getpid()} .* without {fqme}"
+                with pytest.raises(pk.FeedError, match=named):
+                    async with pk.open_feed([A, fqme]):
+                        raise AssertionError("it opened")
             nursery.cancel_scope.cancel()

@@ -6,9 +6,16 @@ The floors, lower ones know nothing of higher ones:
                  1  Cython: rings and ticks (reading), engine (writing)
     symbols      2  assets and markets; fqme is their names, steps the decimal steps
     provider     3  the provider protocol; config; segments of this machine;
-                    symbol_table, search and cache: a venue's markets by all their names
-    feed         4  open_feed and its streams (quotes); feeder runs a provider into an
-                    engine; history back-fills it; tasks is what they need of trio
+                    symbol_table, search and cache: a venue's markets by all their
+                    names; calendars: when a market is open; tasks: nurseries, waits
+    adapter      3  what providers of public venues have in common; simulation the same
+                    for simulated venues
+    control      3  what a writer and the feeds attached to it say to each other:
+                    control_server and control_socket; cutoff ends a market of a call
+    feed         4  open_feed and its streams (quotes); source writes a provider's rings
+                    or follows who does; feeder runs its calls (stream) into an engine,
+                    for as long as anyone wants their markets; history back-fills it
+    conformance  5  is a provider what the contract says: the kit behind `check`
     cli          6  the command line
 
 `errors`, `dtypes`, `messages`, `channel` and `waiting` are the words and the trio ends

@@ -186,21 +186,30 @@ def refusal(error: Exception, number: int) -> Refused:
         return Refused(
             id=number,
             kind="OSError",
-            text=error.strerror or str(error),
+            text=_encodable(error.strerror or error),
             errno=error.errno or 0,
-            filename=os.fsdecode(error.filename or ""),
+            filename=_encodable(error.filename or ""),
         )
     if not isinstance(error, PikerError):
         text = f"process {os.getpid()} failed: {type(error).__name__}: {error}"
-        return Refused(id=number, kind="FeedError", text=f"{text} (a bug there)")
+        text = _encodable(f"{text} (a bug there)")
+        return Refused(id=number, kind="FeedError", text=text)
     frame = getattr(error, "frame", None)
+    if isinstance(frame, str):
+        frame = _encodable(frame)
     return Refused(
         id=number,
         kind=next(k.__name__ for k in type(error).__mro__ if k.__name__ in _KINDS),
-        text=str(error),
+        text=_encodable(error),
         retry_after=getattr(error, "retry_after", 0.0),
         frame=frame[:_MOST_FRAME] if isinstance(frame, bytes | str) else None,
     )
+
+
+def _encodable(value: Any) -> str:
+    """Text that UTF-8 can express: names of files may hold anything."""
+    text = os.fsdecode(value) if isinstance(value, bytes) else str(value)
+    return text.encode("utf-8", "replace").decode()
 
 
 def refused_error(refused: Refused) -> Exception:

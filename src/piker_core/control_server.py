@@ -6,7 +6,6 @@
 3. Clients see the end when the writer's lock is free: the sockets are closed last.
 """
 
-import errno
 import logging
 import math
 import os
@@ -55,7 +54,6 @@ MOST_BAD = 16
 ASK_S = 10.0
 """How long a connection may take to ask for something."""
 MOST_WITHIN_S = 3600.0
-_NO_ROOM = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 _PAUSE_S = 0.1
 
 log = logging.getLogger("piker_core.control")
@@ -139,10 +137,9 @@ class Server:
     async def _accept(self, listener: trio.socket.SocketType) -> socket.socket | None:
         try:
             accepted, _ = await listener.accept()
-        except OSError as error:
-            if error.errno in _NO_ROOM:
-                self._complain(f"no connection can be accepted: {error}")
-                await trio.sleep(_PAUSE_S)
+        except OSError as error:  # no descriptors are left, or the like
+            self._complain(f"a connection cannot be accepted: {error}")
+            await trio.sleep(_PAUSE_S)
             return None
         return close_in_children(socket.socket(fileno=accepted.detach()))
 
@@ -217,24 +214,25 @@ class Server:
             raise PikerError("an ask needs symbols")
         for symbol in ask.symbols:
             parse_fqme(f"{symbol}.{self.provider}")
-        if not 0 < ask.within_s <= MOST_WITHIN_S:
-            raise PikerError(f"within_s {ask.within_s} must be 0 to {MOST_WITHIN_S:g}")
+        if not ask.within_s > 0:
+            raise PikerError(f"within_s {ask.within_s} must be a number of seconds")
 
     async def _hold(
         self, link: Link, ask: Ask, open_lease: Callable[..., Lease]
     ) -> None:
         """A lease, from the ask to the end of its connection."""
         symbols = list(dict.fromkeys(ask.symbols))
+        within_s = min(ask.within_s, MOST_WITHIN_S)
         async with AsyncExitStack() as stack:
             try:
-                lease = open_lease(symbols, within_s=ask.within_s, patient=ask.patient)
-                quotes = await stack.enter_async_context(lease)
+                lease = open_lease(symbols, within_s=within_s, patient=ask.patient)
+                quotes = plain_quotes(await stack.enter_async_context(lease))
             except Exception as error:  # noqa: BLE001 - the asker is told
                 log.info("%s was refused: %s", ", ".join(symbols), error)
                 await link.send(refusal(error, ask.id))
                 return
             stack.enter_context(self.leasing(symbols))
-            await link.send(Fed(ask.id, plain_quotes(quotes)))
+            await link.send(Fed(ask.id, quotes))
             await trio.sleep_forever()
 
 
@@ -255,7 +253,7 @@ def _plain(value: str | int | float | Decimal | None) -> str | int | float | Non
     if value is None or isinstance(value, bool):
         return value
     if isinstance(value, str):
-        return str(value)
-    if isinstance(value, int) and abs(value) < 1 << 63:
-        return int(value)
+        return value.encode("utf-8", "replace").decode()
+    if isinstance(value, int):
+        return int(value) if abs(value) < 1 << 63 else None
     return float(value)

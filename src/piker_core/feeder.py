@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 import trio
 
-from piker_core.calendars import Spans, engine_sessions
+from piker_core.calendars import engine_sessions
 from piker_core.config import FeedConfig
 from piker_core.core.engine import FeedEngine, Market
 from piker_core.core.rings import attach_bars
@@ -31,6 +31,8 @@ MOST_ABOUT = 511
 HISTORY = "open_history_client"
 
 log = logging.getLogger("piker_core.feed")
+Options = dict[str, Any]
+"""Arguments of `FeedEngine.add_market`."""
 
 
 class Feeder:
@@ -49,8 +51,6 @@ class Feeder:
         self._backfills: dict[str, trio.CancelScope] = {}
         self._nursery: trio.Nursery | None = None
         self._pace: Pace | None = None
-        self._sessions: dict[str, Spans | None] = {}
-        self._bars_from: dict[str, Any] = {}
 
     @property
     def details(self) -> dict[str, dict[str, Any]]:
@@ -110,6 +110,7 @@ class Feeder:
             describe=self._describe,
             add=self._add,
             ready=self._ready,
+            apart=self._start,
             first_quote_s=self.config.first_quote_s,
         )
         self._streams |= dict.fromkeys(symbols, stream)
@@ -127,10 +128,11 @@ class Feeder:
     async def _wait_fed(self, symbols: Collection[str], within_s: float) -> None:
         with trio.move_on_after(within_s + LIVE_S) as limit:
             for symbol in symbols:
-                await self._streams[symbol].wait_fed(symbol, symbols)
-        if limit.cancelled_caught:
-            missing = [symbol for symbol in symbols if not self._is_fed(symbol)]
-            trouble = self._streams[symbol].trouble
+                while not self._is_fed(symbol):
+                    await self._streams[symbol].wait_try(symbol, symbols)
+        missing = [symbol for symbol in symbols if not self._is_fed(symbol)]
+        if limit.cancelled_caught and missing:
+            trouble = self._streams[missing[0]].trouble
             more = f" ({trouble})" if trouble else ""
             raise silence(self.engine.provider, "first quote", missing, within_s, more)
 
@@ -144,50 +146,41 @@ class Feeder:
 
     # Markets
 
-    async def _describe(self, symbol: str) -> MktPair:
-        """What the provider says of a market: the `bars_from` of details is heeded.
+    async def _describe(self, symbol: str) -> Options:
+        """How a market's rings are opened. Raises NotFound for another's name."""
+        mkt, details = await self._ask_about(symbol)
+        if mkt.symbol != symbol:
+            name = f"{symbol}.{self.engine.provider}"
+            raise NotFound(f"{name} is called {mkt.fqme} here: ask for that")
+        bars_from = getattr(details, "bars_from", "trade")
+        return await trio.to_thread.run_sync(market_options, mkt, bars_from)
 
-        Raises NotFound for another's name.
-        """
-        provider = self.engine.provider
+    async def _ask_about(self, symbol: str) -> tuple[MktPair, Any]:
+        """The market and the provider's details: their `bars_from` is heeded."""
         if not hasattr(self.provider, "get_mkt_info"):
-            return unknown_mkt(symbol, provider)
+            return unknown_mkt(symbol, self.engine.provider), None
         while True:
             try:
                 answer = await self.provider.get_mkt_info(symbol)
-                break
             except DataThrottle as error:
                 await trio.sleep(error.retry_after)
-        mkt, details = answer if isinstance(answer, tuple) else (answer, None)
-        if mkt.symbol != symbol:
-            name = f"{symbol}.{provider}"
-            raise NotFound(f"{name} is called {mkt.fqme} here: ask for that")
-        sessions = await trio.to_thread.run_sync(engine_sessions, mkt.calendar)
-        self._sessions[symbol] = sessions
-        self._bars_from[symbol] = getattr(details, "bars_from", "trade")
-        described: MktPair = mkt
-        return described
+                continue
+            return answer if isinstance(answer, tuple) else (answer, None)
 
-    def _add(self, symbol: str, mkt: MktPair) -> Market:
+    def _add(self, symbol: str, options: Options) -> Market:
         """The market in the engine, its rings opened if they are not."""
         if symbol not in self.markets:
-            about = msgspec.json.encode(mkt)
-            self.markets[symbol] = self.engine.add_market(
-                f"{symbol}.{self.engine.provider}",
-                price_tick=f"{mkt.price_tick:f}",
-                size_tick=f"{mkt.size_tick:f}",
-                bars_from=self._bars_from.get(symbol, "trade"),
-                about=about if len(about) <= MOST_ABOUT else b"",
-                sessions=self._sessions.get(symbol),
-            )
+            fqme = f"{symbol}.{self.engine.provider}"
+            self.markets[symbol] = self.engine.add_market(fqme, **options)
         else:
-            self.markets[symbol].set_sessions(self._sessions.get(symbol))
+            self.markets[symbol].set_sessions(options["sessions"])
         return self.markets[symbol]
 
     async def adopt(self) -> None:
         """Open the rings that a killed writer has left as if they were fed still.
 
-        Who reads them is told that they are not: `stopped` without a lease.
+        Who reads them is told that they are not. They are opened by what the writer has
+        written about their markets, whether or not the provider can be asked now.
         """
         provider, namespace = self.engine.provider, self.engine.namespace
         with attach_ticks(provider, namespace=namespace) as ticks:
@@ -203,11 +196,14 @@ class Feeder:
                     attach_bars(fqme, period=60, namespace=namespace),
                 ):
                     status, about = bars.status, bars.about
-                if status != "stopped":
-                    self.markets[symbol] = self.engine.add_market(fqme, about=about)
+                if status == "stopped":
+                    continue
+                options = await trio.to_thread.run_sync(left_options, about)
+                if symbol not in self.markets:  # a stream had time to open it
+                    market = self._add(symbol, options)
                     status = "reconnecting" if symbol in self._streams else "stopped"
-                    tell(self.markets[symbol], status, "its writer is dead")
-            except (OSError, PikerError) as error:
+                    tell(market, status, "its writer is dead")
+            except (OSError, ValueError, PikerError) as error:
                 log.debug("%s is left as it is: %s", fqme, error)
 
     # History
@@ -238,6 +234,31 @@ class Feeder:
             log.warning("%s: back-fill ended: %s", market.fqme, error)
         except Exception:
             log.exception("%s: back-fill failed", market.fqme)
+
+
+def market_options(mkt: MktPair, bars_from: str) -> Options:
+    """What the engine is told of a market. `about` says it to the next writer.
+
+    Takes a second for some calendars: call it from a thread. Raises PikerError for one
+    that is not known.
+    """
+    plain = msgspec.to_builtins(mkt)
+    if bars_from != "trade":
+        plain["bars_from"] = bars_from
+    about = msgspec.json.encode(plain)
+    return {
+        "price_tick": f"{mkt.price_tick:f}",
+        "size_tick": f"{mkt.size_tick:f}",
+        "bars_from": bars_from,
+        "about": about if len(about) <= MOST_ABOUT else b"",
+        "sessions": engine_sessions(mkt.calendar),
+    }
+
+
+def left_options(about: bytes) -> Options:
+    """The same by what a writer has left. Raises ValueError, too."""
+    mkt = msgspec.json.decode(about, type=MktPair)
+    return market_options(mkt, msgspec.json.decode(about).get("bars_from", "trade"))
 
 
 def unknown_mkt(symbol: str, provider: str) -> MktPair:

@@ -69,6 +69,7 @@ async def backfill(
         empty, frame_s = 0, len(rows) * period
         if not added and _lags(rows, ring, began_s):
             await trio.sleep(1.0)
+            end_s = _first_s(ring) or end_s  # the first live row may have come since
             rows = await _frame(get_ohlc, ring, end_s, pace)
             if rows is None or not len(rows):
                 break
@@ -126,7 +127,7 @@ def _joined(rows: Rows, ring: BarWriter, began_s: int) -> Rows:
     if not len(rows):
         return rows
     end_s = int(rows["time"][-1]) + ring.period
-    if end_s >= first_s or end_s + ring.period <= began_s:
+    if end_s >= first_s or end_s < began_s:
         return rows
     flat = np.zeros((first_s - end_s) // ring.period, OHLCV_DTYPE)
     flat["time"] = np.arange(end_s, first_s, ring.period)

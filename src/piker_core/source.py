@@ -34,7 +34,7 @@ from piker_core.control import (
 from piker_core.control_server import Server
 from piker_core.control_socket import connect, socket_paths
 from piker_core.core.engine import open_engine
-from piker_core.core.rings import attach_bars
+from piker_core.core.rings import BarReader, attach_bars
 from piker_core.core.ticks import TickReader, attach_ticks
 from piker_core.errors import FeedError, NotFound, PikerError, WriterBusy
 from piker_core.feeder import Feeder
@@ -105,7 +105,6 @@ class Source:
                 await trio.sleep(backoff.next_s())
                 continue
             if await self._follow():
-                self._alone_s = trio.current_time()
                 pause.reset()
             await trio.sleep(pause.next_s())
 
@@ -156,17 +155,17 @@ class Source:
         with self._attach_ticks() as ticks:
             silent = self._leased_in != ticks.generation - 1
             if silent and (self.opened.is_set() or (not listens and _beats(ticks))):
-                left.update(self._beating(ticks, stopped=True))
+                left.update(self._beating(ticks, left=True))
         return sorted(left.difference(self.symbols))
 
-    def _beating(self, ticks: TickReader, *, stopped: bool) -> list[str]:
-        """Symbols whose rings the writer of these ticks steps, or stepped last."""
+    def _beating(self, ticks: TickReader, *, left: bool) -> list[str]:
+        """Symbols whose rings the writer of these ticks steps, or has `left`."""
         fed = []
         for fqme in ticks.markets():
             try:
                 with attach_bars(fqme, period=1, namespace=self.namespace) as bars:
                     beats = ticks.heartbeat_ns - bars.heartbeat_ns < BEAT_NS
-                    if beats and (stopped or bars.status != "stopped"):
+                    if beats and (left or _is_fed(bars)):
                         fed.append(fqme.removesuffix(f".{self.name}"))
             except PikerError as error:
                 log.debug("%s: %s", fqme, error)
@@ -175,7 +174,7 @@ class Source:
     # Attached
 
     async def _follow(self) -> bool:
-        """Lease markets of the writer until it is gone; False if it cannot be asked."""
+        """Have markets fed by the writer, until it is gone; whether it ever did."""
         try:
             sock = connect(self.name, self.namespace)
         except BlockingIOError:  # others are before us
@@ -183,14 +182,18 @@ class Source:
         else:
             listens = sock is not None
         if sock is not None:
+            self._stepped = (0, 0)
             with Link(sock, MOST_TOLD) as link:
-                return await self._ask(link)
+                fed = await self._ask(link)
+            self._alone_s = trio.current_time()
+            return fed
         if not self.opened.is_set():
             self._look_at_rings(listens)
         return False
 
     async def _ask(self, link: Link) -> bool:
-        """A lease for as long as the writer lives; False if it refuses it."""
+        """A lease for as long as the writer lives; whether there was one."""
+        fed = False
         patient, within_s = self.opened.is_set(), self.config.first_quote_s
         await link.send(Ask(1, self.symbols, within_s, patient))
         most_s = math.inf if patient else within_s + LIVE_S + ANSWER_S
@@ -199,7 +202,7 @@ class Source:
                 if isinstance(message, Leased):
                     self._note_leased(message.symbols)
                 elif isinstance(message, Fed):
-                    limit.deadline = math.inf
+                    fed, limit.deadline = True, math.inf
                     self.first_quotes |= message.quotes
                     self.opened.set()
                 elif self.opened.is_set():
@@ -212,7 +215,7 @@ class Source:
                 f"{self._writer()} and does not answer on its control socket: "
                 "look what it is doing, or end it"
             )
-        return True
+        return fed
 
     def _complain(self, text: str) -> None:
         """Say once what an attached feed cannot do about itself."""
@@ -228,7 +231,7 @@ class Source:
                 try:
                     raw = await link.receive()
                 except LinkError as error:
-                    log.warning("%s and says nonsense: %s", self._writer(), error)
+                    self._complain(f"{self._writer()} and says nonsense: {error}")
             if raw is not None:
                 try:
                     return _told.decode(raw)
@@ -269,7 +272,7 @@ class Source:
                 self._stepped = beat
             stepped = beat > self._stepped and _beats(ticks) and not listens
             if stepped:
-                fed = self._beating(ticks, stopped=False)
+                fed = self._beating(ticks, left=False)
                 missing = [symbol for symbol in self.symbols if symbol not in fed]
         if not missing:
             self.opened.set()
@@ -284,6 +287,12 @@ class Source:
 
     def _attach_ticks(self) -> TickReader:
         return attach_ticks(self.name, namespace=self.namespace)
+
+
+def _is_fed(bars: BarReader) -> bool:
+    """Whether a market that is stepped is fed, and has a price."""
+    started = bars.status != "starting" or bars.last_price > 0
+    return started and bars.status != "stopped"
 
 
 def _beats(ticks: TickReader) -> bool:

@@ -5,79 +5,37 @@
    The call goes on for the other markets, undisturbed, and ends with the last.
 3. What keeps it from first quotes is raised to those who wait for them. It is tried
    again for as long as anyone holds one of its markets.
+4. What does not start together is tried by halves now and then: where one of them does,
+   the trouble is in the other, which goes on as a call of its own.
 """
 
 import logging
+import weakref
 from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from types import ModuleType
 from typing import Any
 
 import trio
 
-from piker_core.channel import EngineChannel
 from piker_core.core.engine import FeedEngine, Market
+from piker_core.cutoff import CutEngine, Handle, StreamChannel
 from piker_core.errors import FeedError, NotFound, PikerError
-from piker_core.symbols import MktPair
 from piker_core.tasks import Backoff, open_nursery
 
 LIVE_S = 5.0
 """How long a call that has first quotes is waited for to have real-time data."""
 _PROVEN_S = 60.0
+_ROUND = 6
+"""Of so many tries that fail in a row, two are of halves."""
 
 log = logging.getLogger("piker_core.feed")
 Quote = dict[str, Any]
 
 
-def tell(market: Market, status: str, reason: str) -> None:
-    """Say what is done with a market."""
+def tell(market: Market, status: str, reason: str = "") -> None:
+    """Say what is done with a market, and why if that is not plain."""
     log.debug("%s is %s: %s", market.fqme, status, reason)
-    market.set_status(status)
-
-
-class Handle:
-    """An engine's market as the provider has it: cut off when the market is dropped."""
-
-    def __init__(self, market: Market) -> None:
-        self.market = market
-        self.cut = False
-        self.told = False
-        """Whether the provider says by itself what state the market is in."""
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.market, name)
-
-    def set_status(self, *status: Any, **options: Any) -> None:
-        """As of the market."""
-        self.told = True
-        if not self.cut:
-            self.market.set_status(*status, **options)
-
-    def add_gap(self, **gap: Any) -> None:
-        """As of the market."""
-        if not self.cut:
-            self.market.add_gap(**gap)
-
-
-class StreamChannel(EngineChannel):
-    """The engine's channel, without what comes of dropped markets."""
-
-    def __init__(self, engine: FeedEngine, dropped: set[str]) -> None:
-        super().__init__(engine)
-        self._dropped = dropped
-
-    def send_nowait(self, value: Any) -> int:
-        """Push one quote at once, unless its market is dropped."""
-        if self._dropped:
-            get = getattr(value, "get", None)
-            symbol = get("symbol") if get else getattr(value, "symbol", None)
-            if isinstance(symbol, str) and symbol in self._dropped:
-                return 0
-        return super().send_nowait(value)
-
-    def clone(self) -> "StreamChannel":
-        """Another end of the same engine, closed by itself."""
-        super().clone()
-        return StreamChannel(self._engine, self._dropped)
+    market.set_status(status, reason=reason)
 
 
 class Attempt:
@@ -93,8 +51,8 @@ class Attempt:
 class Stream:
     """A call and its markets.
 
-    `describe` says what a market is, `add` opens its rings, `ready` is told of each
-    that has a first quote.
+    `describe` says how a market's rings are opened, `add` opens them; `ready` is told
+    of each market that has a first quote, `apart` of those that need another call.
     """
 
     def __init__(
@@ -103,9 +61,10 @@ class Stream:
         engine: FeedEngine,
         *,
         symbols: Iterable[str],
-        describe: Callable[[str], Awaitable[MktPair]],
-        add: Callable[[str, MktPair], Market],
+        describe: Callable[[str], Awaitable[dict[str, Any]]],
+        add: Callable[[str, dict[str, Any]], Market],
         ready: Callable[[str], None],
+        apart: Callable[[Sequence[str]], None],
         first_quote_s: float,
     ) -> None:
         self.symbols = dict.fromkeys(symbols)
@@ -118,10 +77,13 @@ class Stream:
         self._describe = describe
         self._add = add
         self._ready = ready
+        self._apart = apart
         self._first_quote_s = first_quote_s
         self._unknown: dict[str, NotFound] = {}
+        self._markets: dict[str, Market] = {}
         self._handles: dict[str, Handle] = {}
         self._dropped: set[str] = set()
+        self._channels: weakref.WeakSet[StreamChannel] = weakref.WeakSet()
         self._attempt = Attempt()
         self._scope = trio.CancelScope()
 
@@ -129,51 +91,63 @@ class Stream:
         """Feed a market no more. Its status is `stopped`; the others notice nothing."""
         self.symbols.pop(symbol)
         self._dropped |= {symbol, f"{symbol}.{self._engine.provider}"}
+        for end in self._channels:
+            end.cut(CutEngine(self._engine, self._dropped))
         if handle := self._handles.pop(symbol, None):
             handle.cut = True
-            tell(handle.market, "stopped", "nobody has it open")
+        if market := self._markets.pop(symbol, None):
+            tell(market, "stopped", "nobody has it open")
         if not self.symbols:
             self._scope.cancel()
 
-    async def wait_fed(self, symbol: str, among: Collection[str]) -> None:
-        """Return when a market has its first quote.
+    async def wait_try(self, symbol: str, among: Collection[str]) -> None:
+        """Return when the call was tried.
 
-        Raises what keeps it from that: its own error, or that of a try which had
-        markets of `among` only.
+        Raises what keeps a market from its first quote: its own error, or that of a try
+        which had markets of `among` only.
         """
-        while symbol not in self.quotes:
-            if symbol in self._unknown:
-                raise self._unknown[symbol]
-            attempt = self._attempt
-            attempt.waiters += 1
-            try:
-                await attempt.done.wait()
-            finally:
-                attempt.waiters -= 1
-            if attempt.error is not None and attempt.symbols.issubset(among):
-                raise attempt.error
+        if symbol in self._unknown:
+            raise self._unknown[symbol]
+        attempt = self._attempt
+        attempt.waiters += 1
+        try:
+            await attempt.done.wait()
+        finally:
+            attempt.waiters -= 1
+        if attempt.error is not None and attempt.symbols.issubset(among):
+            raise attempt.error
 
     async def run(self) -> None:
         """Run the call, again whenever it ends, until all its markets are dropped."""
         backoff = Backoff(1.0, 60.0)
-        status = "starting"
+        status, failures = "starting", 0
         with self._scope:
             while True:
                 await trio.lowlevel.checkpoint()
                 began_s = trio.current_time()
-                await self._try(status)
+                started = await self._try(status, self._choose(failures))
+                failures = 0 if started else failures + 1
                 if trio.current_time() - began_s > _PROVEN_S:
                     backoff.reset()
                 await trio.sleep(backoff.next_s())
                 status = "reconnecting"
 
-    async def _try(self, status: str) -> None:
-        """The call once; whatever ends it."""
+    def _choose(self, failures: int) -> list[str]:
+        """The markets to try: all, or a half of them, see rule 4."""
+        symbols = list(self.symbols)
+        half, place = len(symbols) // 2, failures % _ROUND
+        if half and place in (2, 3):
+            return symbols[:half] if place == 2 else symbols[half:]
+        return symbols
+
+    async def _try(self, status: str, symbols: Sequence[str]) -> bool:
+        """The call once; whether it had first quotes, whatever ended it."""
         attempt = self._attempt
-        attempt.symbols = frozenset(self.symbols)
+        attempt.symbols = frozenset(symbols)
         self._unknown.clear()
+        self._handles.clear()
         try:
-            await self._call(status, attempt)
+            await self._call(status, symbols, attempt)
             log.info("%s: the stream has ended", self._engine.provider)
             self._tell("stopped", "the stream has ended")
         except Exception as error:  # noqa: BLE001 - told, and tried again
@@ -185,44 +159,58 @@ class Stream:
         finally:
             self._attempt = Attempt()
             attempt.done.set()
+        return attempt.error is None
 
-    async def _call(self, status: str, attempt: Attempt) -> None:
+    async def _call(
+        self, status: str, symbols: Sequence[str], attempt: Attempt
+    ) -> None:
         async with open_nursery() as nursery:
             live = trio.Event()
             with trio.move_on_after(self._first_quote_s) as limit:
-                await self._open_markets(status, attempt)
+                await self._open_markets(status, symbols, attempt)
                 inits, quotes = await nursery.start(
                     self._provide, live, nursery.cancel_scope
                 )
             if limit.cancelled_caught:
                 what = "first quote" if self._handles else "description"
-                raise silence(
-                    self._engine.provider, what, self.symbols, self._first_quote_s
-                )
+                name = self._engine.provider
+                raise silence(name, what, symbols, self._first_quote_s)
             self._keep(inits, quotes)
+            self._part(attempt.symbols)
             nursery.start_soon(self._go_live, live)
             with trio.move_on_after(LIVE_S):
                 await live.wait()
             attempt.done.set()
 
-    async def _open_markets(self, status: str, attempt: Attempt) -> None:
+    async def _open_markets(
+        self, status: str, symbols: Sequence[str], attempt: Attempt
+    ) -> None:
         """Open the rings of all markets that are known. NotFound without any."""
-        for symbol in [s for s in self.symbols if s not in self._handles]:
+        for symbol in [s for s in symbols if s not in self._markets]:
             try:
-                mkt = await self._describe(symbol)
+                options = await self._describe(symbol)
             except NotFound as error:
                 self._unknown[symbol] = error
                 if not attempt.waiters:
                     log.warning("%s is not fed: %s", symbol, error)
                 continue
             if symbol in self.symbols:
-                self._handles[symbol] = Handle(self._add(symbol, mkt))
+                self._markets[symbol] = self._add(symbol, options)
         await trio.lowlevel.checkpoint()
-        if not self._handles:
+        markets = {s: self._markets[s] for s in symbols if s in self._markets}
+        if not markets:
             raise next(iter(self._unknown.values()))
-        for symbol, handle in self._handles.items():
-            tell(handle.market, status, "the stream begins")
-            self._handles[symbol] = Handle(handle.market)
+        self._handles = {s: Handle(market) for s, market in markets.items()}
+        for market in markets.values():
+            tell(market, status, "the stream begins")
+
+    def _part(self, started: Collection[str]) -> None:
+        """Let go of what was left out of the try that has started, see rule 4."""
+        rest = [symbol for symbol in self.symbols if symbol not in started]
+        for symbol in rest:
+            self.symbols.pop(symbol)
+            self._markets.pop(symbol, None)
+        self._apart(rest)
 
     async def _provide(
         self,
@@ -232,7 +220,7 @@ class Stream:
     ) -> None:
         """The provider's call; its end is that of the try."""
         await self._provider.stream_quotes(
-            StreamChannel(self._engine, self._dropped),
+            StreamChannel(self._engine, self._channels),
             list(self._handles),
             dict(self._handles),
             live,
@@ -259,7 +247,7 @@ class Stream:
         await live.wait()
         for handle in self._handles.values():
             if not handle.told:
-                tell(handle.market, "live", "the stream is live")
+                tell(handle.market, "live")
 
     def _tell(self, status: str, reason: str) -> None:
         for handle in self._handles.values():

@@ -394,6 +394,9 @@ class MarketFeed:
     def close_gaps(self, asked_ns: int, newest_id: int, *, final: bool) -> bool:
         """The venue's list was read up to an id; whether nothing is left to do."""
         self.tracker.settle(newest_id)
+        if final and any(gap.anchor > newest_id for gap in self.gaps):
+            self._forget_ids()
+            return False
         if final and self.tracker.missing:
             self._host.log.warning(
                 "%s: the venue has no id above %d", self.symbol, newest_id
@@ -409,6 +412,17 @@ class MarketFeed:
                 self._close(gap)
         self.gaps = left
         return not left
+
+    def _forget_ids(self) -> None:
+        """The venue does not know the ids that came in: it is asked by time instead."""
+        self._host.log.warning(
+            "%s: the venue lists no trade %d, what was lost is fetched by time",
+            self.symbol,
+            self.tracker.expected - 1,
+        )
+        self.tracker.start(-1, self.tracker.newest_ns)
+        for gap in self.gaps:
+            gap.anchor = -1
 
     def _close(self, gap: Gap) -> None:
         self.handle.add_gap(

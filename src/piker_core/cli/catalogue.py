@@ -9,6 +9,7 @@ import trio
 
 from piker_core.cli.failures import MISSING, OK, VENUE, explain
 from piker_core.cli.output import Output
+from piker_core.conformance.venues import venue_name
 from piker_core.errors import PikerError
 from piker_core.provider import GROUP, capabilities, find_provider, provider_names
 
@@ -17,13 +18,18 @@ SEARCH_S = 30.0
 
 
 class ProviderInfo(msgspec.Struct, frozen=True, kw_only=True):
-    """An installed provider: `error` is why it cannot be imported, if it cannot."""
+    """An installed provider.
+
+    `venue`: the module of its simulated venue, by which `check` runs it, if it has one.
+    `error` is why it cannot be imported, if it cannot.
+    """
 
     name: str
     module: str
     path: str
     version: str
     capabilities: list[str] = []
+    venue: str = ""
     error: str = ""
 
 
@@ -35,10 +41,11 @@ def describe_providers() -> list[ProviderInfo]:
 
 def _describe(point: EntryPoint) -> ProviderInfo:
     found: list[str] = []
-    error = path = ""
+    error = path = venue = ""
     try:
         provider = find_provider(point.name)
         found, path = capabilities(provider), getattr(provider, "__file__", "") or ""
+        venue = venue_name(provider)
     except Exception as problem:  # noqa: BLE001 - a broken package is what is shown
         error = explain(problem)[1]
         path = _path_of(point.value)
@@ -48,6 +55,7 @@ def _describe(point: EntryPoint) -> ProviderInfo:
         path=path,
         version=point.dist.version if point.dist else "",
         capabilities=found,
+        venue=venue,
         error=error,
     )
 
@@ -68,10 +76,16 @@ def show_providers(out: Output) -> None:
             out.record("provider", **msgspec.to_builtins(provider))
         return
     rows = [
-        (p.name, p.version, p.path or p.module, p.error or " ".join(p.capabilities))
+        (
+            p.name,
+            p.version,
+            p.path or p.module,
+            "simulated" if p.venue else "",
+            p.error or " ".join(p.capabilities),
+        )
         for p in providers
     ]
-    out.table(("provider", "version", "module", "capabilities"), rows)
+    out.table(("provider", "version", "module", "venue", "capabilities"), rows)
 
 
 def search_markets(out: Output, pattern: str, *, provider: str | None) -> int:

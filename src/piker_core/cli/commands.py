@@ -3,11 +3,12 @@
 import functools
 import inspect
 from collections.abc import Callable
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from piker_core.cli.failures import EXIT_CODES, guard
+from piker_core.cli.failures import EXIT_CODES, guard, misused
 from piker_core.cli.output import Output
 from piker_core.errors import PikerError
 
@@ -266,6 +267,100 @@ def providers(out: Output) -> None:
     from piker_core.cli.catalogue import show_providers
 
     show_providers(out)
+
+
+def _check_cases(names: list[str] | None) -> list[str]:
+    from piker_core.conformance.cases import chosen
+
+    try:
+        chosen(names or [])
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
+    return names or []
+
+
+Only = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="CASE",
+        callback=_check_cases,
+        help="Only this check, or all of a kind, such as reconnect.  [repeatable]",
+    ),
+]
+Seed = Annotated[
+    int, typer.Option(min=0, help="What the venue's trades are drawn from.")
+]
+Frames = Annotated[
+    list[Path] | None,
+    typer.Option(
+        metavar="FILE",
+        exists=True,
+        dir_okay=False,
+        help="A recorded session, in place of a simulated venue.  [repeatable]",
+    ),
+]
+OfRecording = Annotated[
+    list[str] | None,
+    typer.Option(metavar="SYMBOL", help="A market of the recording.  [repeatable]"),
+]
+
+
+@command
+def check(
+    out: Output,
+    provider: Annotated[
+        str,
+        typer.Argument(
+            metavar="NAME", help="A provider's name, or a package's dotted path."
+        ),
+    ],
+    only: Only = None,
+    seed: Seed = 0,
+    frames: Frames = None,
+    market: OfRecording = None,
+) -> int:
+    """Check a provider against its simulated venue, without a network.
+
+    The contract, exact bars, every fault that the venue has, history, what is left at
+    the end: a line for each check. What the venue lacks is not applicable, never
+    passed. Exit code 4 if any check has failed. The package is also looked for in the
+    current folder.
+
+    With --frames it is checked by a recorded session, replayed with faults: its bars
+    must equal those of a replay without any.
+    """
+    from piker_core.cli.check import run_check
+
+    if bool(frames) != bool(market):
+        return misused("--frames and --market need each other")
+    return run_check(
+        out,
+        provider,
+        only=only or [],
+        seed=seed,
+        frames=frames or [],
+        markets=market or [],
+    )
+
+
+@command
+def new_provider(
+    out: Output,
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="Such as acme: [a-z0-9_].")
+    ],
+    folder: Annotated[
+        Path, typer.Option("--out", metavar="DIR", help="Where its folder is made.")
+    ] = Path(),
+) -> None:
+    """Write a provider to begin with: a package that works, and its simulated venue.
+
+    It passes `check` as it is, with a protocol that is made up; README.md in it says
+    what to put in its place.
+    """
+    from piker_core.cli.check import make_provider
+
+    make_provider(out, name, folder=folder)
 
 
 @command

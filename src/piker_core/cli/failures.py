@@ -110,6 +110,12 @@ def report(error: BaseException, *, debug: bool = False) -> int:
     return code
 
 
+def misused(text: str) -> int:
+    """Tell on stderr why options do not go together; the exit code."""
+    sys.stderr.write(f"piker-core: {text}\n")
+    return USAGE
+
+
 def explain(error: BaseException) -> tuple[int, str]:
     """The exit code for an error, and the sentence that says what to do, or nothing."""
     found = leaves(error)

@@ -34,8 +34,8 @@ class FaultSite(Protocol):
 class Faults(Generic[F]):
     """Switches, each to be called at any time; rates are parts of all trade frames.
 
-    `broken` holds the frames of `malformed` by name; those in `too_large` are sent only
-    when asked for by name.
+    `broken` holds the frames of `malformed` by name, as an attribute the names alone;
+    those in `too_large` are sent only when asked for by name.
     """
 
     def __init__(
@@ -48,6 +48,7 @@ class Faults(Generic[F]):
     ) -> None:
         self._site = site
         self._rng = random.Random(seed)
+        self.broken = tuple(broken)
         self._broken = broken
         self._at_rate = [
             text for name, text in broken.items() if name not in set(too_large)

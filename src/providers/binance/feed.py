@@ -4,6 +4,10 @@ Spot has all on one connection. USD-M has aggregates on one route and best quote
 another, which are connections of their own; the aggregates decide whether a market is
 live. A market whose status is not TRADING is closed, not lost.
 
+An aggregate of USD-M is what fills at one price within 100 ms, and trades of its
+insurance fund and of auto-deleveraging are in none: there the venue's own klines may
+differ from bars of aggregates by as much.
+
 Source: https://developers.binance.com/docs/binance-spot-api-docs/web-socket-streams
 and the market streams of the USD-M documents.
 """
@@ -38,17 +42,14 @@ from .wire import (
 
 
 class SideFeed:
-    """The markets of one side and their streams; `best` if best quotes go apart.
-
-    `kind` is what is told of trades: each, or aggregates of them.
-    """
+    """The markets of one side and their streams; `best` if best quotes go apart."""
 
     def __init__(
-        self, side: Side, feed: BinanceFeed, *, kind: str, best: BestFeed | None = None
+        self, side: Side, feed: BinanceFeed, best: BestFeed | None = None
     ) -> None:
         self.side, self.feed = side, feed
         self.symbols: dict[str, Symbol] = {}
-        self._kind, self._best = kind, best
+        self._best = best
 
     @property
     def feeds(self) -> list[BinanceFeed]:
@@ -58,7 +59,8 @@ class SideFeed:
 
     def add(self, name: str, symbol: Symbol, handle: Any) -> None:
         """Take a market in, under the name that it was asked for by."""
-        pages = TradePages if self._kind == TRADE else AggregatePages
+        kind = self.feed.kind
+        pages = TradePages if kind == TRADE else AggregatePages
         market = MarketFeed(
             name,
             handle,
@@ -69,7 +71,7 @@ class SideFeed:
         )
         venue_symbol = symbol.venue_symbol
         self.symbols[venue_symbol] = symbol
-        trades, best = (stream_name(venue_symbol, kind) for kind in (self._kind, BEST))
+        trades, best = (stream_name(venue_symbol, each) for each in (kind, BEST))
         if self._best is None:
             self.feed.add(venue_symbol, market, trades=trades, others=[best])
         else:
@@ -154,19 +156,18 @@ async def stream_quotes(
 
 def _make_sides(client: Client, send_chan: Any) -> tuple[SideFeed, SideFeed]:
     config, usdm = client.config, client.config.of_usdm()
-    market, public = (
-        f"{route.rstrip('/')}/stream"
-        for route in (config.usdm_market_route, config.usdm_public_route)
-    )
-    in_microseconds = "/stream?timeUnit=MICROSECOND"
-    spot_feed = BinanceFeed(config, send_chan, key="ws_url", path=in_microseconds)
-    usdm_feed = BinanceFeed(usdm, send_chan, key="usdm_ws_url", path=market)
-    best_feed = BestFeed(usdm, send_chan, key="usdm_ws_url", path=public)
     kind = TRADE if config.trades == "trade" else AGGREGATE
-    return (
-        SideFeed(client.spot, spot_feed, kind=kind),
-        SideFeed(client.usdm, usdm_feed, kind=AGGREGATE, best=best_feed),
-    )
+    path = "/stream?timeUnit=MICROSECOND"
+    spot = BinanceFeed(config, send_chan, key="ws_url", path=path, kind=kind)
+    key, path = "usdm_ws_url", _path(config.usdm_market_route)
+    aggregates = BinanceFeed(usdm, send_chan, key=key, path=path, kind=AGGREGATE)
+    path = _path(config.usdm_public_route)
+    best = BestFeed(usdm, send_chan, key=key, path=path, kind=BEST)
+    return SideFeed(client.spot, spot), SideFeed(client.usdm, aggregates, best)
+
+
+def _path(route: str) -> str:
+    return f"{route.rstrip('/')}/stream"
 
 
 async def _trading_symbol(client: Client, name: str, handle: Any) -> Symbol:

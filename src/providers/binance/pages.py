@@ -8,17 +8,19 @@ sizes and counts are the venue's own in both cases.
 Source: https://developers.binance.com/docs/binance-spot-api-docs/rest-api
 """
 
+import logging
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
 import numpy as np
 
 import piker_core as pk
-from piker_core.errors import NotFound
 
 from .answers import FirstId, Rows
 from .client import PAGE_ROWS, Side
 from .markets import Symbol
+
+log = logging.getLogger(__name__)
 
 NS = 1_000_000_000
 _FAR_NS = 60 * NS
@@ -45,28 +47,36 @@ class TradePages:
         """See `TradeList.walk`: pages from an id on if that is known, else from a time.
 
         By time one trade before it comes first, so that the newest id is known even
-        where nothing has traded since. Raises NotFound for an id of another kind.
+        where nothing has traded since. An id of another list, such as that of trades
+        where aggregates are asked for, is as good as none.
         """
-        known = first_id >= 0
-        if not known:
-            newest = await self.fetch(None)
-            if len(newest) < PAGE_ROWS or newest["time_ns"][0] < since_ns:
-                late = np.flatnonzero(newest["time_ns"] >= since_ns)
-                begin = int(late[0]) if len(late) else len(newest)
-                yield newest[max(begin - 1, 0) :], 0
+        if first_id >= 0:
+            foreign = False
+            async with aclosing(self._from(first_id, until_ns)) as pages:
+                async for page in pages:
+                    foreign = page["time_ns"][0] < since_ns - _FAR_NS
+                    if foreign:
+                        break
+                    yield page, 0
+            if not foreign:
                 return
-            ids = await self.side.first_since(self.symbol, since_ns)
-            first_id = int(newest["id"][0]) if ids is None else self.pick(ids)
+            log.warning("%s: %d is no id of its list", self.symbol.fqme, first_id)
+        async with aclosing(self._since(since_ns, until_ns)) as pages:
+            async for page in pages:
+                yield page, 0
+
+    async def _since(self, since_ns: int, until_ns: int) -> AsyncGenerator[Rows, None]:
+        newest = await self.fetch(None)
+        if len(newest) < PAGE_ROWS or newest["time_ns"][0] < since_ns:
+            late = np.flatnonzero(newest["time_ns"] >= since_ns)
+            begin = int(late[0]) if len(late) else len(newest)
+            yield newest[max(begin - 1, 0) :]
+            return
+        ids = await self.side.first_since(self.symbol, since_ns)
+        first_id = int(newest["id"][0]) if ids is None else self.pick(ids)
         async with aclosing(self._from(first_id, until_ns)) as pages:
             async for page in pages:
-                if known and page["time_ns"][0] < since_ns - _FAR_NS:
-                    raise self._other_kind(first_id)
-                known = False
-                yield page, 0
-        if known:
-            newest = await self.fetch(None, 1)
-            if len(newest) and newest["time_ns"][0] > since_ns + _FAR_NS:
-                raise self._other_kind(first_id)
+                yield page
 
     async def between(self, begin_ns: int, end_ns: int) -> Rows:
         """Trades with begin <= time < end."""
@@ -87,13 +97,6 @@ class TradePages:
             if len(page) < PAGE_ROWS or page["time_ns"][-1] >= until_ns:
                 return
             first_id = int(page["id"][-1]) + 1
-
-    def _other_kind(self, first_id: int) -> NotFound:
-        return NotFound(
-            f"{self.symbol.fqme}: {first_id} is no id of the list that repairs it; "
-            "the rings hold ids of another kind: set trades in [binance] as it was, or "
-            "remove the rings"
-        )
 
 
 class AggregatePages(TradePages):

@@ -5,6 +5,8 @@
 2. Best quotes carry the number of the book's update: an older one, of a connection that
    is being replaced, is left out.
 3. A market that trades is open, whatever its status was.
+4. Ids and times rise together: a trade that is far ahead by its id and far behind by
+   its time is none, and would spoil the count of ids.
 
 Source: https://developers.binance.com/docs/binance-spot-api-docs/web-socket-streams
 """
@@ -18,13 +20,16 @@ from websockets.uri import parse_uri
 from piker_core.adapter.market_feed import MarketFeed
 from piker_core.adapter.stream import Link
 from piker_core.adapter.subscriptions import Topic, TopicRequest
+from piker_core.adapter.trades import NS
 from piker_core.adapter.venue_feed import VenueFeed
-from piker_core.errors import ConfigError
+from piker_core.errors import ConfigError, ProviderError
 
 from .api import Config
 from .markets import PROVIDER
 from .wire import (
+    AGGREGATE,
     BEST,
+    TRADE,
     Aggregate,
     Answer,
     Best,
@@ -32,9 +37,16 @@ from .wire import (
     Trade,
     control,
     decode_frame,
+    decode_time,
     stream_name,
 )
 
+_FAR_NS = 60 * NS
+_ROWS: dict[str, tuple[type[Trade | Aggregate], ...]] = {
+    TRADE: (Trade,),
+    AGGREGATE: (Aggregate,),
+    BEST: (),
+}
 _METHODS = {
     "subscribe": "SUBSCRIBE",
     "unsubscribe": "UNSUBSCRIBE",
@@ -43,11 +55,17 @@ _METHODS = {
 
 
 class BinanceFeed(VenueFeed):
-    """The streams at one address; `key` is that of the address in `[binance]`."""
+    """The streams at one address; `key` is that of the address in `[binance]`.
 
-    def __init__(self, config: Config, send_chan: Any, *, key: str, path: str) -> None:
+    `kind` is what is told of trades: each, aggregates of them, or nothing.
+    """
+
+    def __init__(
+        self, config: Config, send_chan: Any, *, key: str, path: str, kind: str
+    ) -> None:
         super().__init__(PROVIDER, config, send_chan)
-        self.config = config
+        self.config, self.kind = config, kind
+        self._rows = _ROWS[kind]
         self.url_key = key
         self._url = _checked_address(getattr(config, key), key) + path
         self._updates: dict[str, int] = {}
@@ -64,8 +82,10 @@ class BinanceFeed(VenueFeed):
     async def take(self, link: Link, raw: bytes) -> None:
         """Sort a frame out."""
         frame = decode_frame(raw)
-        if isinstance(frame, (Trade, Aggregate)):
+        if isinstance(frame, self._rows):
             if market := self.market(frame.symbol, raw):
+                if frame.id > market.tracker.expected:
+                    _check_jump(frame, market)
                 if not market.trading:
                     market.set_trading(True)
                 await market.take(frame)
@@ -99,6 +119,15 @@ class BinanceFeed(VenueFeed):
         """No connection carries these any more; their updates may begin anew."""
         self._updates.clear()
         super().lost(topics, cause, heard_ns)
+
+
+def _check_jump(row: Trade | Aggregate, market: MarketFeed) -> None:
+    """A trade after which others are missing. Raises ProviderError if it is none."""
+    if decode_time(row.time) < market.tracker.newest_ns - _FAR_NS:
+        raise ProviderError(
+            f"trade {row.id} at {row.time} is newer by its id and older by its time "
+            f"than trade {market.tracker.expected - 1} of {market.symbol}"
+        )
 
 
 def _checked_address(text: str, key: str) -> str:

@@ -23,6 +23,7 @@ from .venue_link import USDM, Limits
 from .venue_rest import API_KEY, API_SECRET
 from .venue_sides import Side
 from .venue_symbols import (
+    TRADING,
     SymbolExchange,
     SymbolMarket,
     VenueSymbol,
@@ -43,6 +44,9 @@ __all__ = [
     "make_crowd",
     "open_venue",
 ]
+
+PATIENCE = {"status_s": 0.5}
+"""Keys of the provider's configuration that checks are run with."""
 
 _NS = 10**9
 _LEAST_SLEEP_S = 0.004  # trades of so long happen together, which costs far less
@@ -104,6 +108,19 @@ class Venue:
             "usdm_ws_url": self.usdm.ws_url,
             "usdm_rest_url": self.usdm.rest_url,
         }
+
+    @property
+    def symbols(self) -> list[str]:
+        """What trades live, named as the provider names it, busiest first.
+
+        Without symbols that are not written in ASCII: those are no names of markets.
+        """
+        pairs = [row.pair for side in self._sides for row in side.exchange.markets]
+        pairs.sort(key=lambda pair: -pair.live_share)
+        live = (
+            pair for pair in pairs if pair.live_share > 0 and pair.status == TRADING
+        )
+        return [pair.name for pair in live if pair.name.isascii()]
 
     def market(self, name: str) -> SymbolMarket:
         """The market of a name; raises `ValueError`.

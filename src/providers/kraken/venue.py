@@ -25,6 +25,7 @@ from .venue_rest import RestServer
 from .venue_socket import PATH, SocketServer
 
 __all__ = [
+    "LENIENT",
     "Limits",
     "Venue",
     "VenueCandle",
@@ -33,6 +34,9 @@ __all__ = [
     "VenueTrade",
     "open_venue",
 ]
+
+LENIENT = {"rest_rate": 100.0, "rest_burst": 200.0}
+"""Options of `open_venue` that lift its limits, for checks of other things."""
 
 
 class VenueStatistics(msgspec.Struct, frozen=True, kw_only=True):
@@ -80,9 +84,21 @@ class Venue:
         self._rest = RestServer(exchange, self.faults, rate=rest_rate, burst=rest_burst)
         exchange.listeners.append(self._sockets)
 
+    @property
+    def config(self) -> dict[str, str]:
+        """The endpoints, by the keys of `[kraken]` in the configuration."""
+        return {"ws_url": self.ws_url, "rest_url": self.rest_url}
+
+    @property
+    def symbols(self) -> list[str]:
+        """Pairs that trade live, named as the provider names them, busiest first."""
+        pairs = [market.pair for market in self._exchange.markets]
+        pairs.sort(key=lambda pair: -pair.live_share)
+        return [pair.altname.lower() for pair in pairs if pair.live_share > 0]
+
     def market(self, name: str) -> PairMarket:
         """The market of a pair, by any of its names; raises `ValueError`."""
-        market = self._exchange.find(name)
+        market = self._exchange.find(name) or self._exchange.find(name.upper())
         if market is None:
             listed = ", ".join(row.pair.symbol for row in self._exchange.markets)
             raise ValueError(f"no pair {name!r} at this venue: {listed}")
@@ -250,11 +266,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         rest_port=options.rest_port,
         live_rate=options.rate,
     )
-    trio.run(serve_alone, venue, _urls, options.seconds)
-
-
-def _urls(venue: Venue) -> dict[str, str]:
-    return {"ws_url": venue.ws_url, "rest_url": venue.rest_url}
+    trio.run(serve_alone, venue, lambda opened: opened.config, options.seconds)
 
 
 if __name__ == "__main__":
