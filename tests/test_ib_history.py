@@ -201,7 +201,7 @@ async def test_a_period_that_tws_has_no_bars_of_is_our_mistake() -> None:
 
 async def test_a_complaint_about_the_pace_is_a_throttle_and_all_rest() -> None:
     async with opened(settings={"pacing_wait_s": 1.0}) as (venue, client):
-        venue.faults.pacing_violation(1)
+        venue.faults.throttle(1)
         name, _ = front(venue)
         async with history(client, name) as get_ohlc:
             with pytest.raises(pk.DataThrottle, match="pacing violation") as caught:

@@ -37,13 +37,24 @@ def told(known: KnownTrades, epoch: int, *rows: tuple[float, int, int]) -> None:
 def missing(
     known: KnownTrades, rows: Sequence[PastTick], epoch: int = 1
 ) -> list[tuple[Any, ...]]:
+    """Price, size and nanoseconds after the second."""
     ticks, _ = known.missing(S, rows, epoch)
     return [(tick["price"], tick["size"], tick["time_ns"] - S * NS) for tick in ticks]
 
 
+def assert_between(found: Sequence[tuple[Any, ...]], *bounds: tuple[int, int]) -> None:
+    """The times rise, each within its bounds."""
+    times = [at for _, _, at in found]
+    assert times == sorted(set(times))
+    for at, (after, before) in zip(times, bounds, strict=True):
+        assert after < at < before
+
+
 def test_of_a_second_nothing_is_known_of_all_is_missing_in_order() -> None:
     rows = listed((10.0, 1), (11.0, 2), (12.0, 3, "dark_trade"))
-    assert missing(KnownTrades(), rows) == [(10.0, 1, 0), (11.0, 2, 1), (12.0, 3, 2)]
+    found = missing(KnownTrades(), rows)
+    assert [row[:2] for row in found] == [(10.0, 1), (11.0, 2), (12.0, 3)]
+    assert_between(found, *[(-1, NS)] * 3)
 
 
 def test_what_lies_between_two_subscriptions_is_missing() -> None:
@@ -51,14 +62,30 @@ def test_what_lies_between_two_subscriptions_is_missing() -> None:
     told(known, 1, (10.0, 1, 1000), (10.0, 1, 2000))
     told(known, 2, (10.0, 1, 500_000_000))
     rows = listed((10.0, 1), (10.0, 1), (11.0, 5), (9.0, 2), (10.0, 1))
-    assert missing(known, rows) == [(11.0, 5, 2001), (9.0, 2, 2002)]
+    found = missing(known, rows)
+    assert [row[:2] for row in found] == [(11.0, 5), (9.0, 2)]
+    assert_between(found, *[(2000, 500_000_000)] * 2)
 
 
 def test_what_was_lost_in_the_middle_is_put_in_its_place() -> None:
     known = KnownTrades()
     told(known, 1, (10.0, 1, 1000), (12.0, 1, 2000))
     rows = listed((9.0, 4), (10.0, 1), (11.0, 5), (12.0, 1), (13.0, 1))
-    assert missing(known, rows) == [(9.0, 4, 0), (11.0, 5, 1001), (13.0, 1, 2001)]
+    found = missing(known, rows)
+    assert [row[:2] for row in found] == [(9.0, 4), (11.0, 5), (13.0, 1)]
+    assert_between(found, (-1, 1000), (1000, 2000), (2000, NS))
+
+
+def test_what_is_found_missing_later_has_its_place_too() -> None:
+    known = KnownTrades()
+    told(known, 1, (10.0, 1, 1000))
+    told(known, 2, (20.0, 1, 500_000_000))
+    first = missing(known, listed((10.0, 1), (11.0, 1), (13.0, 1), (20.0, 1)))
+    told(known, 1, *((price, int(size), at) for price, size, at in first))
+    rows = listed((10.0, 1), (11.0, 1), (12.0, 1), (13.0, 1), (20.0, 1), (21.0, 1))
+    found = missing(known, rows)
+    assert [row[0] for row in found] == [12.0, 21.0]
+    assert_between(found, (first[0][2], first[1][2]), (500_000_000, NS))
 
 
 def test_growth_of_several_trades_is_known_by_its_size() -> None:
@@ -66,13 +93,17 @@ def test_growth_of_several_trades_is_known_by_its_size() -> None:
     told(known, 1, (11.0, 3, 250_000_000))  # told as one, was two
     told(known, 2, (10.0, 4, 900_000_000))
     rows = listed((10.0, 1), (11.0, 2), (12.0, 7), (9.0, 1), (10.0, 3))
-    assert missing(known, rows) == [(12.0, 7, 250_000_001)]
+    found = missing(known, rows)
+    assert [row[:2] for row in found] == [(12.0, 7)]
+    assert_between(found, (250_000_000, 900_000_000))
 
 
 def test_a_sum_of_unknown_prices_is_known_by_its_size_too() -> None:
     known = KnownTrades()
     known.put(Known(0, S * NS + 5, "trade", 0.0, Decimal(3)))
-    assert missing(known, listed((10.0, 1), (11.0, 2), (12.0, 7)), 0) == [(12.0, 7, 6)]
+    found = missing(known, listed((10.0, 1), (11.0, 2), (12.0, 7)), 0)
+    assert [row[:2] for row in found] == [(12.0, 7)]
+    assert_between(found, (5, NS))
 
 
 def test_what_is_known_and_not_listed_changes_nothing() -> None:
@@ -146,7 +177,10 @@ def test_known_and_missing_together_are_what_is_listed(
     told(known, 2, *((*row, half + n) for n, row in enumerate(rows[end:])))
     found = missing(known, listed(*rows))
     assert [(price, int(size)) for price, size, _ in found] == rows[begin:end]
-    assert all(1000 * begin <= at < half for _, _, at in found)
+    times = [at for _, _, at in found]
+    assert times == sorted(set(times))
+    until = half if rows[end:] else NS
+    assert all(1000 * begin <= at < until for at in times)
 
 
 @pytest.mark.parametrize("lost", range(5))

@@ -181,7 +181,7 @@ async def test_an_answer_that_does_not_come_is_an_error_and_is_cancelled() -> No
 
 async def test_a_request_that_is_cancelled_is_cancelled_at_tws() -> None:
     async with open_venue(contracts=["AAPL"], live_rate=0.1) as venue:
-        venue.faults.slow_history(600.0)
+        venue.faults.slow_rest(600.0)
         async with get_client(quick(venue.port)) as client:
             listing = await client.listing(STOCK)
             with trio.move_on_after(0.2) as limit:
@@ -219,7 +219,7 @@ async def test_requests_keep_the_rate_however_many_there_are() -> None:
 
 async def test_a_lost_connection_fails_what_was_asked_and_is_made_again() -> None:
     async with open_venue(contracts=["AAPL"], live_rate=0.1) as venue:
-        venue.faults.slow_history(600.0)
+        venue.faults.slow_rest(600.0)
         config = quick(venue.port, history_timeout_s=30.0)
         async with get_client(config) as client, trio.open_nursery() as nursery:
             listing = await client.listing(STOCK)

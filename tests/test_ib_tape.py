@@ -8,11 +8,12 @@ from types import SimpleNamespace
 from typing import Any
 
 import msgspec
+import numpy as np
 import pytest
 
 import piker_core as pk
 from piker_core.calendars import NS
-from providers.ib.tape import AFTER_NS, Tape, Tick, norm_trade
+from providers.ib.tape import Tape, Tick, norm_trade
 from tests.ib_listing import FOREX, FUTURE, INDEX
 
 T0 = 1_795_444_320
@@ -132,9 +133,30 @@ def test_each_tick_is_a_trade_of_its_second_in_order() -> None:
     times = [t["time_ns"] for t in ticks]
     assert times == sorted(times) and len(set(times)) == 3
     assert [time_ns // NS - T0 for time_ns in times] == [0, 0, 9]
-    assert times[0] >= T0 * NS + AFTER_NS  # earlier ones may be missing
-    assert times[2] < (T0 + 9) * NS + AFTER_NS
+    assert times[0] >= T0 * NS + NS // 2  # earlier ones may be missing
+    assert times[2] < (T0 + 9) * NS + NS // 2
     assert tape.times == "exchange, seconds"
+
+
+def test_trades_of_one_second_keep_their_order_over_subscriptions() -> None:
+    tape = begun(by_tick=True)
+    tape.remember(T0 * NS + 700_000_000)  # of an earlier writer
+    times = []
+    for price in range(10):
+        told = play(tape, [each(0, float(price + 1), 1), each(0, float(price + 2), 1)])
+        times += [tick["time_ns"] for tick in told]
+        tape.begin(T0 * NS, by_tick=True)
+    assert times == sorted(set(times)) and len(times) == 20
+    assert times[0] > T0 * NS + 700_000_000 and times[-1] < (T0 + 1) * NS
+    room = np.diff(times)[1::2]  # for what was lost between two of them
+    assert (room > 10_000).all()
+
+
+def test_however_many_trades_a_second_has_they_stay_in_it() -> None:
+    tape = begun(by_tick=True)
+    told = play(tape, [each(0, 10.0, 1)] * 5000)
+    times = [tick["time_ns"] for tick in told]
+    assert times == sorted(set(times)) and times[-1] < (T0 + 1) * NS
 
 
 def test_odd_lots_and_the_like_are_dark_and_trades_past_a_limit_utrades() -> None:

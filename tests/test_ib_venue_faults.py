@@ -346,13 +346,13 @@ async def test_requests_for_history_are_swallowed_or_refused_as_often_as_said(
         await client.send(25, 1, 4)
         code, text = await client.wait_error(4)
         assert text.endswith("API historical data query cancelled: 4")
-        venue.faults.pacing_violation(2)
+        venue.faults.throttle(2)
         for number in (6, 7):
             await client.history(number, AAPL)
             code, text = await client.wait_error(number)
             assert (code, text.endswith("pacing violation")) == (162, True)
         await client.bars(8, AAPL, duration="60 S")
-    assert venue.faults.done == {"history_never_answers": 1, "pacing_violation": 2}
+    assert venue.faults.done == {"history_never_answers": 1, "throttle": 2}
 
 
 # Ticks

@@ -395,7 +395,7 @@ async def test_an_answer_that_was_cancelled_while_it_was_slow_never_comes(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     async with open_venue(history_s=60, live_rate=0) as venue:
-        venue.faults.slow_history(30)
+        venue.faults.slow_rest(30)
         async with open_client(venue) as client:
             begun_s = trio.current_time()
             with pytest.raises(trio.TooSlowError):

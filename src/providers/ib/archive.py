@@ -27,6 +27,7 @@ import piker_core as pk
 from piker_core.calendars import NS
 from piker_core.errors import DataThrottle, ProviderError
 
+from .codes import PacingViolation
 from .config import Config
 from .contracts import Listing, contract_fields
 from .gateway import Gateway
@@ -202,8 +203,11 @@ class Archive:
                     cancel=cancel,
                 )
             except DataThrottle as error:
-                self.ledger.rest(error.retry_after)
-                raise
+                wait_s = error.retry_after
+                if isinstance(error, PacingViolation):
+                    wait_s = self.config.pacing_pause_s
+                self.ledger.rest(wait_s)
+                raise DataThrottle(str(error), retry_after=wait_s) from None
 
     async def _session(self, what: str) -> Session:
         """The session; one that was lost is waited for, within reason."""

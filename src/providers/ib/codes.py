@@ -35,8 +35,10 @@ _CANCELLED = frozenset((300, 310, 366))
 _NOT_ENTITLED = frozenset((354, 10089, 10168, 10186, 10187, 10189))
 _TOO_MANY = frozenset((101, 10190))
 _STILL_SERVED = frozenset((399, 10090, 10167))
-PACING_PAUSE_S = 60.0
-"""How long history rests after TWS complained of its pace."""
+
+
+class PacingViolation(DataThrottle):
+    """TWS complains of how often history is asked for."""
 
 
 def is_notice(code: int) -> bool:
@@ -76,7 +78,7 @@ def request_error(code: int, text: str, what: str) -> PikerError:
 def _history_error(text: str, sentence: str) -> PikerError:
     plain = text.lower()
     if "pacing violation" in plain:
-        return DataThrottle(sentence, retry_after=PACING_PAUSE_S)
+        return PacingViolation(sentence, retry_after=1.0)
     if "no data" in plain:
         return NoData(sentence)
     return ProviderError(sentence, frame=text)

@@ -43,6 +43,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     Of requests: `message_rate` a second; `history_requests` in `history_window_s`, of
     which `repair_reserve` are kept for gaps; none identical within `identical_s`, at
     most `burst_requests` for one contract in `burst_window_s`, `open_requests` at once;
+    after a complaint of TWS about that none for `pacing_pause_s`;
     a wait for those limits of over `pacing_wait_s` is a DataThrottle; bars of up to
     30 s reach back `small_bars_days`;
     `search_interval_s` between searches, `tick_by_tick_interval_s` between tick-by-tick
@@ -82,6 +83,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     open_requests: Count = 20
     small_bars_days: Count = 180
     pacing_wait_s: NotNegative = 660.0
+    pacing_pause_s: Positive = 60.0
     search_interval_s: NotNegative = 1.0
     tick_by_tick_interval_s: NotNegative = 15.0
     repair_pages: Count = 60

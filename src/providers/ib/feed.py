@@ -2,8 +2,8 @@
 
 Rules this file owns:
 
-1. A refusal of the first session is an error that names the market; later one costs
-   that market alone its data, until it is asked for again.
+1. A refusal of the first session is an error that names the market; later one stops
+   that market alone, until it is asked for again and has data.
 2. After 1101 and after a lost connection everything is asked for again; after 1102 and
    the return of a data farm, what does not tick soon.
 3. A message that cannot be understood is counted, logged once of its kind, and left.
@@ -241,7 +241,7 @@ class Stream:
             self._refusals[market.symbol] = wait
         stale = code == codes.COMPETING
         heard_ns = market.heard_ns or time.time_ns()
-        market.go_down(f"refused ({code})", heard_ns, stale=stale)
+        market.go_down(f"refused ({code})", heard_ns, stale=stale, refused=not stale)
         market.awaits, market.due_s = "retry", trio.current_time() + wait.next_s()
         self._say(code, f"{error}; it is asked for again from time to time")
 

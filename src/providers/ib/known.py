@@ -8,8 +8,8 @@ Rules this file owns:
    Where that fails, as for those told as growth of a total, their sizes are counted:
    as many of the list are known as their size amounts to. Growth has the time of its
    last trade, so what is known too much of a second is of the one before.
-3. What is missing is put right after the known trade that comes before it in the list;
-   the times of known trades leave room for that.
+3. What is missing is put between the known trades that stand about it in the list, with
+   times in the middle: so what is found missing later has room, too.
 """
 
 from bisect import bisect_right
@@ -122,7 +122,7 @@ class KnownTrades:
         places = None if carried else _find(before, after, listed)
         if places is None:
             listed = [tick for tick in listed if tick.type in PRINTED]
-            places = _count(before, listed, _printed_size(after) + carried)
+            places = _count(second, before, after, listed, carried)
         return _placed(second, listed, places), excess
 
 
@@ -168,17 +168,20 @@ def _next(trade: Known, listed: Sequence[PastTick], places: range) -> int:
 
 
 def _count(
-    before: Sequence[Known], listed: Sequence[PastTick], after: Decimal
+    second: int,
+    before: Sequence[Known],
+    after: Sequence[Known],
+    listed: Sequence[PastTick],
+    carried: Decimal,
 ) -> dict[int, int]:
     """The same, by how much of the list the known sizes amount to from either end."""
-    places: dict[int, int] = {}
     begin = _fits(listed, _printed_size(before))
-    last_ns = max((trade.time_ns for trade in before), default=0)
-    places.update(dict.fromkeys(range(begin), last_ns))
+    last_ns = max((trade.time_ns for trade in before), default=second * NS)
+    places = dict.fromkeys(range(begin), last_ns)
     rest = listed[begin:][::-1]
-    end = len(listed) - _fits(rest, after)
-    places.update(dict.fromkeys(range(end, len(listed)), 0))
-    return places
+    end = len(listed) - _fits(rest, _printed_size(after) + carried)
+    next_ns = min((trade.time_ns for trade in after), default=(second + 1) * NS)
+    return places | dict.fromkeys(range(end, len(listed)), next_ns)
 
 
 def _fits(listed: Sequence[PastTick], size: Decimal) -> int:
@@ -191,16 +194,25 @@ def _fits(listed: Sequence[PastTick], size: Decimal) -> int:
 def _placed(
     second: int, listed: Sequence[PastTick], places: dict[int, int]
 ) -> list[Tick]:
-    """What is listed and not known, each with a time after what comes before it."""
+    """What is listed and not known, in the middle of the time that is left for it."""
     ticks: list[Tick] = []
-    time_ns = second * NS
+    last_ns, run = second * NS - 1, list[PastTick]()
     for place, tick in enumerate(listed):
-        if place in places:
-            time_ns = max(places[place] + 1, time_ns)
+        if place not in places:
+            run.append(tick)
             continue
-        ticks.append(_tick(tick, time_ns))
-        time_ns += 1
-    return ticks
+        ticks += _between(run, last_ns, places[place])
+        last_ns, run = max(places[place], last_ns), []
+    return ticks + _between(run, last_ns, (second + 1) * NS)
+
+
+def _between(run: Sequence[PastTick], before_ns: int, after_ns: int) -> list[Tick]:
+    """Trades with times that rise from one time to another, as far as there is room."""
+    room_ns, parts = max(after_ns - before_ns, 1), len(run) + 1
+    return [
+        _tick(tick, before_ns + max(room_ns * place // parts, 1))
+        for place, tick in enumerate(run, 1)
+    ]
 
 
 def _tick(tick: PastTick, time_ns: int) -> Tick:

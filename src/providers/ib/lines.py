@@ -52,7 +52,7 @@ class Lines:
     def open(self, market: MarketFeed) -> None:
         """Ask for a market's lines, or wait for its turn to be told tick by tick."""
         session = self.session
-        if session is None or session.lost.is_set() or market.stopped:
+        if session is None or session.lost.is_set():
             return
         by_tick = self._takes_slot(market)
         now_s = trio.current_time()

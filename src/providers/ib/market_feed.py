@@ -90,7 +90,6 @@ class MarketFeed:
         self.seam: Gap | None = None
         self.repairing = False
         self.started = False
-        self.stopped = False
         self.heard_ns = 0
         self.shut_ns = 0
         self.up_ns = 0
@@ -99,7 +98,7 @@ class MarketFeed:
         self.due_s = 0.0
         self._held: list[list[Tick]] | None = None
         self._up = False
-        self._stale = False
+        self._stale = self._refused = False
         self._said = ("", "")
         self.quiet = 0
         self._asked_ns = 0
@@ -107,6 +106,7 @@ class MarketFeed:
         self._lost_ns = 0
         self._cause = self._why = ""
         self._sampled = False
+        self._first_s = 0
         self._send = send
         self.set_hours(hours)
 
@@ -118,7 +118,10 @@ class MarketFeed:
         self.handle.set_sessions(sessions)
 
     def restore(self, namespace: str | None) -> None:
-        """What earlier writers of its rings knew of the last trade's second."""
+        """What earlier writers of its rings knew of the last trade's second.
+
+        Of seconds before it nothing is known any more, nor missing.
+        """
         second = self.handle.last_time_ns // NS
         if namespace is None or not self._newest_row_ns() or not second:
             return
@@ -129,6 +132,8 @@ class MarketFeed:
         if len(rows) and period == 1:
             size = Decimal(repr(float(rows["volume"][0])))
             self.known.put(Known(0, self.handle.last_time_ns, "trade", 0.0, size))
+            self._first_s = second
+        self.tape.remember(self.handle.last_time_ns)
 
     # State
 
@@ -162,7 +167,8 @@ class MarketFeed:
         if not self._anew:
             self.known.epoch += 1
             self.tape.resume(now_ns)
-        self._up, self._stale, self.awaits, self.up_ns = True, False, "", now_ns
+        self._up, self.awaits, self.up_ns = True, "", now_ns
+        self._stale = self._refused = False
         if self._lost_ns:
             self._open_gaps(self._lost_ns, now_ns, self._cause)
             self._lost_ns = 0
@@ -170,13 +176,15 @@ class MarketFeed:
             self._open_gaps(min(self._newest_row_ns(), now_ns), now_ns, "restart")
         elif not self.started and self.hours.is_open(now_ns):
             minute_ns = now_ns // (_SEAM_S * NS) * _SEAM_S * NS
+            self._first_s = minute_ns // NS
             self.seam = self._gap(minute_ns, now_ns, "start")
-            self.seam.next_s = minute_ns // NS
             self._held = []
         self.started = True
         self._show()
 
-    def go_down(self, cause: str, heard_ns: int, *, stale: bool = False) -> None:
+    def go_down(
+        self, cause: str, heard_ns: int, *, stale: bool = False, refused: bool = False
+    ) -> None:
         """No data; nothing was heard of it after `heard_ns`."""
         if self._held is not None:
             self.seam = self._held = None
@@ -186,19 +194,14 @@ class MarketFeed:
         self._why = cause
         if self._up:
             self._sampled = self.tape.source == "sampled"
-        self._up, self._stale, self._anew = False, stale, False
-        self._show()
-
-    def stop(self) -> None:
-        """It is not served any more."""
-        self.go_down("refused", time.time_ns())
-        self.stopped = True
+        self._up, self._anew = False, False
+        self._stale, self._refused = stale, refused
         self._show()
 
     def _show(self, since_ns: int | None = None) -> None:
         """Its state as the status of its rings."""
         status, reason = "live", ""
-        if self.stopped:
+        if self._refused:
             status, reason = "stopped", self._why
         elif not self._up:
             lost = "stale" if self._stale else "reconnecting"
@@ -221,7 +224,7 @@ class MarketFeed:
             start_ns,
             end_ns,
             cause,
-            next_s=start_ns // NS - _BEFORE_S,
+            next_s=max(start_ns // NS - _BEFORE_S, self._first_s),
             until_s=(end_ns + _EDGE_NS) // NS + 1,
             epoch=self.known.epoch - 1,
         )

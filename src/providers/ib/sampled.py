@@ -13,7 +13,7 @@ from decimal import Decimal
 
 from piker_core.calendars import NS
 
-from .volume import VolumeMeter, decode_rt_volume
+from .volume import RtVolume, VolumeMeter, decode_rt_volume
 
 _OLD_NS = 60 * NS
 
@@ -69,7 +69,7 @@ class Sampler:
             self.settle(now_ns)
         self._pending = (total, self.last)
 
-    def take_rt_volume(self, text: str, now_ns: int) -> None:
+    def take_rt_volume(self, text: str, now_ns: int) -> RtVolume:
         """A trade, and the volume with it; raises ValueError for nonsense."""
         told = decode_rt_volume(text)
         total = told.total * self._lot
@@ -81,6 +81,7 @@ class Sampler:
         growth = self.meter.take(total, now_ns / NS, size)
         self.last = told.price or self.last
         self._grow(growth, self.last, told.time_ns)
+        return told
 
     def settle(self, now_ns: int) -> None:
         """Count a total of tick type 8, unless its RTVolume was counted meanwhile."""

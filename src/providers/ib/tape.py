@@ -2,9 +2,10 @@
 
 Rules this file owns:
 
-1. Tick by tick every trade is told once, with the exchange's second; within it times
-   rise by STEP_NS, so that a lost trade fits in wherever it belongs. What came in after
-   a loss lies in the second's other half as long as trades may be missing before it.
+1. Tick by tick every trade is told once, with the exchange's second. Within it times
+   rise, whatever subscription told them: so their order is not lost, and a lost trade
+   fits in wherever it belongs. The first one after a loss leaves half of what is left
+   of its second to those that may be missing before it.
 2. Sampled, each growth of the session's volume is a trade, see `sampled`.
 3. A trade comes from one of the two only. Until it is decided which, sampled ones are
    held.
@@ -29,8 +30,8 @@ from .contracts import Listing
 from .sampled import Growth, Sampler
 from .volume import decimal_size
 
-AFTER_NS = 500_000_000
 STEP_NS = 1_000
+_PARTS = 1_000
 EDGE_S = 1
 """Seconds after the first one of a subscription whose trades may not all be known."""
 _BID_SIZE, _BID, _ASK, _ASK_SIZE, _LAST = 0, 1, 2, 3, 4
@@ -70,7 +71,12 @@ class Tape:
         self._begun_s = 0
         self._edge_s: int | None = None
         self._newest_s = 0
-        self._places: dict[int, int] = {}
+        self._times: dict[int, int] = {}
+        self._begun: set[int] = set()
+
+    def remember(self, time_ns: int) -> None:
+        """An earlier writer has told a trade of this time."""
+        self._times[time_ns // NS] = time_ns
 
     def begin(self, now_ns: int, *, by_tick: bool) -> None:
         """Another subscription begins; `by_tick`: tick-by-tick data were asked for."""
@@ -81,7 +87,7 @@ class Tape:
         self._begun_s = now_ns // NS
         self._edge_s = None
         self._newest_s = 0
-        self._places.clear()
+        self._begun.clear()
 
     def resume(self, now_ns: int) -> None:
         """The same subscription goes on after a loss."""
@@ -163,8 +169,9 @@ class Tape:
             raise ValueError(f"no trade: price {price!r}, size {size!r}")
         if self.source != "ticks":
             self.decide("ticks")
-        self.audit.tell(units * self._lot, now_ns)
         kind = trade_type(marks)
+        if kind != "dark_trade" or self._string == _RT_VOLUME:
+            self.audit.tell(second, price, units * self._lot, now_ns)
         if kind != "dark_trade":
             self.sampler.last = price
         time_ns = self._exchange_ns(second)
@@ -186,12 +193,18 @@ class Tape:
     def _exchange_ns(self, second: int) -> int:
         if self._edge_s is None:
             self._edge_s = second + EDGE_S
-        place = self._places[second] = self._places.get(second, 0) + 1
-        if len(self._places) > _LATE_SECONDS:
-            del self._places[min(self._places)]
+        last_ns, end_ns = self._times.get(second, second * NS), (second + 1) * NS
+        step_ns = min(STEP_NS, (end_ns - last_ns) // _PARTS)
+        if second not in self._begun and second <= self._edge_s:
+            step_ns = (end_ns - last_ns) // 2
+        self._begun.add(second)
+        self._times[second] = last_ns + step_ns
+        if len(self._times) > _LATE_SECONDS:
+            oldest = min(self._times)
+            del self._times[oldest]
+            self._begun.discard(oldest)
         self._newest_s = max(second, self._newest_s)
-        half_ns = AFTER_NS if second <= self._edge_s else 0
-        return second * NS + half_ns + place * STEP_NS
+        return last_ns + step_ns
 
     # Sampled
 
@@ -225,7 +238,11 @@ class Tape:
         if kind == _LAST_TIME:
             self.sampler.take_time(text, now_ns)
         elif kind == self._string and self.listing.kind == "trades":
-            self.sampler.take_rt_volume(text, now_ns)
+            told = self.sampler.take_rt_volume(text, now_ns)
+            if self.source == "ticks" and told.price and told.size:
+                size, total = told.size * self._lot, told.total * self._lot
+                second = told.time_ns // NS
+                self.audit.marks.mark(second, told.price, size, total, now_ns)
 
     def _take_last(self, price: float, now_ns: int) -> None:
         """A trade's price: that of an index is all that there is of a trade."""

@@ -33,6 +33,9 @@ from .venue_tape import Tape
 from .venue_truth import VenueQuote, exact_candles, exact_quotes, exact_volume
 
 __all__ = [
+    "EXEMPT",
+    "LENIENT",
+    "PATIENCE",
     "HistoryLimits",
     "Hours",
     "Limits",
@@ -47,6 +50,35 @@ __all__ = [
 ]
 
 ACCOUNT = "DU1234567"
+LENIENT: dict[str, object] = {
+    "server_version": NEWEST,
+    "tape": Tape(sample_s=0.05),
+    "history_limits": HistoryLimits(
+        requests=600, requests_s=10.0, identical_s=0.0, same=100
+    ),
+}
+"""Options that lift its limits."""
+PATIENCE: dict[str, object] = {
+    "ping_s": 1.0,
+    "settle_s": 0.3,
+    "restore_s": 2.0,
+    "farm_grace_s": 1.0,
+    "request_timeout_s": 2.0,
+    "history_timeout_s": 10.0,
+    "refused_retry_s": 1.0,
+    "identical_s": 0.0,
+    "burst_requests": 90,
+    "history_requests": 500,
+    "history_window_s": 10.0,
+    "pacing_pause_s": 1.5,
+    "search_interval_s": 0.1,
+    "tick_by_tick_interval_s": 0.0,
+}
+"""Keys of `[ib]` with which the provider soon notices what it waits for otherwise."""
+_NO_IDS = "trades have no ids: one told twice is two, and their order is that of coming"
+EXEMPT = {"frames.repeated": _NO_IDS, "frames.disordered": _NO_IDS}
+"""Checks that make no sense with this protocol, and why."""
+_HISTORY = ("reqHistoricalData", "reqHistoricalTicks", "reqHeadTimeStamp")
 
 
 class VenueStatistics(msgspec.Struct, frozen=True, kw_only=True):
@@ -55,9 +87,10 @@ class VenueStatistics(msgspec.Struct, frozen=True, kw_only=True):
     `connections` are open now, of `connections_ever`; `connections_refused` were turned
     away and `connections_dropped` were too slow. `lines` are subscriptions to market
     data, `tick_by_tick` those of them that are tick by tick. `requests` counts calls by
-    name; `message_rate` is the most a client sent in any second, `message_refused` how
-    many were over the limit. `history_open` are unfinished requests, `pacing` the worst
-    windows of those that are paced, `pacing_refused` how many were over a limit.
+    name, `rest_requests` those for history; `message_rate` is the most a client sent in
+    any second, `message_refused` how many were over the limit. `history_open` are
+    unfinished requests, `pacing` the worst windows of those that are paced,
+    `pacing_refused` how many were over a limit.
     """
 
     connections: int
@@ -69,6 +102,7 @@ class VenueStatistics(msgspec.Struct, frozen=True, kw_only=True):
     tick_by_tick: int
     frames_sent: int
     requests: dict[str, int]
+    rest_requests: dict[str, int]
     message_rate: int
     message_refused: int
     history_open: int
@@ -109,10 +143,17 @@ class Venue:
         place = {"host": self.host, "port": self.port}
         return {**place, "client_id": 1, "account": ACCOUNT}
 
+    @property
+    def symbols(self) -> tuple[str, ...]:
+        """Market names of what trades and is told trade by trade, busiest first."""
+        told = [row.pair for row in self.markets if row.pair.is_told]
+        told.sort(key=lambda contract: -contract.live_share)
+        return tuple(contract.market_name for contract in told)
+
     # The truth
 
     def market(self, name: str) -> ContractMarket:
-        """The market of a contract, by symbol or id as text; raises `ValueError`."""
+        """The market of a contract, by any of its names; raises `ValueError`."""
         if name not in self._named:
             listed = ", ".join(row.pair.symbol for row in self.markets)
             raise ValueError(f"no contract {name!r} at this venue: {listed}")
@@ -159,6 +200,7 @@ class Venue:
         """Counters since the start."""
         server = self._server
         ids = (link.client_id for link in server.links if not link.over)
+        requests = dict(server.desk.requests)
         return VenueStatistics(
             connections=len(server.links),
             connections_ever=server.accepted,
@@ -168,7 +210,8 @@ class Venue:
             lines=server.live.lines,
             tick_by_tick=len(server.live.each),
             frames_sent=server.sent,
-            requests=dict(server.desk.requests),
+            requests=requests,
+            rest_requests={name: requests.get(name, 0) for name in _HISTORY},
             message_rate=server.worst_rate,
             message_refused=server.rate_refused,
             history_open=len(server.history.open),

@@ -3,9 +3,11 @@
 import calendar
 from collections.abc import Iterator, Sequence
 from datetime import date, timedelta
+from decimal import Decimal
 
 import msgspec
 
+from piker_core.fqme import Fqme
 from piker_core.simulation.listing import SIZE_DECIMALS, Listing
 
 from .venue_hours import CME, CRYPTO, FOREX, US_INDEX, US_STOCKS, XETRA, Hours
@@ -44,7 +46,28 @@ class VenueContract(Listing, frozen=True, kw_only=True):
 
     def names(self) -> tuple[str, ...]:
         """What the venue's own methods know it by."""
-        return (self.symbol, str(self.con_id))
+        return (self.symbol, str(self.con_id), self.market_name)
+
+    @property
+    def is_told(self) -> bool:
+        """Whether it trades live, and each trade is told with its size."""
+        return self.prints and self.sized and self.live_share > 0
+
+    @property
+    def market_name(self) -> str:
+        """The market name, without the provider."""
+        pair, place = self.ticker.lower(), self.exchange
+        if self.sec_type in ("CASH", "CRYPTO"):
+            pair += self.currency.lower()
+        option = self.sec_type == "OPT"
+        return Fqme(
+            pair=pair,
+            venue=(self.exchanges[0] if option else place).lower(),
+            expiry=f"{self.expiry:%Y%m%d}" if self.expiry else "",
+            right=self.right.lower(),
+            strike=Decimal(repr(self.strike)) if option else None,
+            provider="ib",
+        ).symbol
 
     @property
     def size_step(self) -> str:

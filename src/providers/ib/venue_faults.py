@@ -76,6 +76,7 @@ _RAW: dict[str, bytes] = {
     "no_end": b"\0\0\0\x0749\x001\x0017",
     "bad_utf8": b"\0\0\0\x0e4\x002\x00-1\x002100\x00\xff\x00",
 }
+_RESTART_S = 1.0
 MALFORMED = (*_MESSAGES, *_RAW)
 """Names of broken frames. Those after `large` break the framing or its encoding."""
 
@@ -94,6 +95,8 @@ class Faults:
     A tick group is what one client is sent at once for one subscription.
     """
 
+    broken = MALFORMED
+
     def __init__(self, site: FaultSite, seed: int) -> None:
         self._site = site
         self._rng = random.Random(seed)
@@ -103,7 +106,8 @@ class Faults:
         self.bytewise = False
         self.competing = False
         self.tick_slots = 5
-        self.slow_history_s = 0.0
+        self.slow_rest_s = 0.0
+        self.acks_silent = False
         self.refused_symbols: set[str] = set()
         self._silent: set[str | None] = set()
         self._rates: dict[str, float] = {}
@@ -137,6 +141,14 @@ class Faults:
         """The daily restart: connections end, the port is closed for so long."""
         self._count("restart", 1)
         self._site.begin_restart(seconds)
+
+    def rotate(self) -> None:
+        """The daily restart, a short one."""
+        self.restart(_RESTART_S)
+
+    def silent_acks(self, on: bool = True) -> None:
+        """Swallow requests for market data: no answer, no data."""
+        self.acks_silent = on
 
     def byte_at_a_time(self, on: bool = True) -> None:
         """Send every byte by itself."""
@@ -218,13 +230,17 @@ class Faults:
         """Swallow the next requests for history."""
         self._history["history_never_answers"] = requests
 
-    def pacing_violation(self, requests: int) -> None:
+    def throttle(self, calls: int) -> None:
         """Answer the next requests for history with 162, pacing violation."""
-        self._history["pacing_violation"] = requests
+        self._history["throttle"] = calls
 
-    def slow_history(self, seconds: float) -> None:
+    def unavailable(self, calls: int) -> None:
+        """Answer the next requests for history with 165, no server for it."""
+        self._history["unavailable"] = calls
+
+    def slow_rest(self, seconds: float) -> None:
         """Wait this long before each answer with history."""
-        self.slow_history_s = seconds
+        self.slow_rest_s = seconds
 
     # What the venue asks
 
@@ -243,7 +259,7 @@ class Faults:
 
     def shape(self, held: list[Group], group: Group, request_id: int) -> list[Group]:
         """The groups to send in place of one; `held` keeps what is put off."""
-        shaped = self._broken(request_id)
+        shaped = self._broken_group(request_id)
         if self._hit("drop"):
             return shaped
         if held:
@@ -257,7 +273,7 @@ class Faults:
             shaped += [each] * (1 + self._hit("duplicate"))
         return shaped
 
-    def _broken(self, request_id: int) -> list[Group]:
+    def _broken_group(self, request_id: int) -> list[Group]:
         if not self._hit("malformed"):
             return []
         return [[malformed_frame(self._rng.choice(tuple(_MESSAGES)), request_id)]]

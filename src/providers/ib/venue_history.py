@@ -169,14 +169,15 @@ class History:
             raise Refused(322, f"Error processing request.-'cn' : cause - {text}")
         fault = self._faults.take_history()
         kept = paced is None or self._take(paced)
-        if not kept or fault == "pacing_violation":
+        if not kept or fault == "throttle":
             raise Refused(162, f"{SERVICE}Historical data request pacing violation")
-        if self._status.linked and not self._status.has("history"):
+        gone = self._status.linked and not self._status.has("history")
+        if gone or fault == "unavailable":
             text = "HMDS server disconnect occurred.  Attempting reconnection..."
             raise Refused(165, f"Historical Market Data Service query message:{text}")
         self.open[key] = None
         if self._status.linked and fault != "history_never_answers":
-            if self._faults.slow_history_s:
+            if self._faults.slow_rest_s:
                 self.nursery.start_soon(self._finish_later, key, answer)
             else:
                 self._finish(key, answer)
@@ -188,7 +189,7 @@ class History:
         return self.pacing.take(trio.current_time(), kind, asked, cost)
 
     async def _finish_later(self, key: Key, answer: Callable[[], bool]) -> None:
-        await trio.sleep(self._faults.slow_history_s)
+        await trio.sleep(self._faults.slow_rest_s)
         if key in self.open:
             self._finish(key, answer)
 

@@ -57,6 +57,11 @@ class Live:
         self._lines = lines
 
     @property
+    def deaf(self) -> bool:
+        """Whether requests for market data are swallowed."""
+        return self._faults.acks_silent
+
+    @property
     def lines(self) -> int:
         """Lines of market data that are in use."""
         return len(self.sampled) + len(self.each) + len(self.five)

@@ -36,6 +36,7 @@ READ_ONLY = (
     "Error validating request.-'cf' : cause - "
     "The API interface is currently in Read-Only mode."
 )
+_SUBSCRIPTIONS = frozenset(("reqMktData", "reqTickByTickData", "reqRealTimeBars"))
 _CASH = "100000.00"
 
 
@@ -117,6 +118,8 @@ class Desk:
         """Answer one request."""
         name, handler = self._handlers.get(message_id, ("unknown", self._refuse))
         self.requests[name] += 1
+        if name in _SUBSCRIPTIONS and self._live.deaf:
+            return
         fields = Fields(payload)
         fields.text()
         try:
