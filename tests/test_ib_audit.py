@@ -97,10 +97,11 @@ def test_a_loss_is_found_though_trading_never_rests() -> None:
     assert busy.trade(20, 40) == []
 
 
-def test_what_was_lost_before_marks_agree_is_not_known() -> None:
+def test_what_was_lost_between_subscriptions_is_not_for_marks_to_say() -> None:
     busy = Busy()
-    assert busy.trade(10, 40, lost=0) == []
+    assert busy.trade(10, 40) == []
     busy.audit.begin(14 * S)
+    busy.volume += 77
     assert busy.trade(14, 40) == []
 
 

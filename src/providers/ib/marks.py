@@ -93,8 +93,10 @@ class Marks:
         if self._agree < SURE:
             return 0, Decimal(0)
         before, self._ahead = self._ahead, common
-        since_ns, self._good_ns = self._good_ns, self._agree_ns
         self._agree, self._maybe = 0, set()
         changes = (after - old for after in common for old in before)
         change = min(changes, key=abs, default=Decimal(0))
+        since_ns = self._good_ns
+        if not before or change > 0:
+            self._good_ns = self._agree_ns
         return (since_ns, change) if change > 0 else (0, Decimal(0))
