@@ -114,6 +114,14 @@ async def test_search_gives_markets_that_can_be_opened(client: Client) -> None:
         assert await search("nothing like it") == await search(" ") == {}
 
 
+async def test_futures_are_found_by_what_they_are_on(client: Client) -> None:
+    async with open_symbol_search(client=client) as search:
+        found = await search("mnq")
+    assert len(found) == 2 and all(name.startswith("mnq.cme.") for name in found)
+    assert sorted(found) == list(found)  # the next expiry first
+    assert {market.kind for market in found.values()} == {"future"}
+
+
 async def test_searches_keep_their_distance(venue: Venue) -> None:
     config = Config(port=venue.port, search_interval_s=0.4)
     async with get_client(config) as client:

@@ -5,15 +5,14 @@ from decimal import Decimal
 from types import SimpleNamespace
 from typing import Any
 
+import msgspec
 import pytest
 
 import piker_core as pk
 from providers.ib.config import Config
 from providers.ib.contracts import describe, describe_market, read_rule, rule_id
 from providers.ib.names import (
-    Wanted,
     choose,
-    is_tail,
     listing_name,
     parse_name,
     queries,
@@ -53,20 +52,17 @@ def row(**fields: Any) -> SimpleNamespace:
     ],
 )
 def test_a_name_has_pair_venue_and_tail(name: str, parts: tuple[str, ...]) -> None:
-    assert parse_name(name) == Wanted(*parts)
+    wanted = parse_name(name)
+    assert (wanted.pair, wanted.venue, wanted.tail) == parts
+    assert wanted.provider == "ib"
 
 
-@pytest.mark.parametrize("name", ["", "a b.ib", "aapl.smart.soon.ib", "a.b.2026.d.ib"])
+@pytest.mark.parametrize(
+    "name", ["", "a b.ib", "aapl.smart.soon.ib", "a.b.2026.d.ib", "a.b.20261218-c-2_50"]
+)
 def test_what_names_no_contract_says_how_names_are_written(name: str) -> None:
     with pytest.raises(pk.NotFound, match=r"mnq\.cme\.20261218\.ib"):
         parse_name(name)
-
-
-def test_tails_are_expiries_and_options() -> None:
-    for good in ("20261218", "202612", "20261218-c-250", "20261218-p-2_5"):
-        assert is_tail(good)
-    for bad in ("2026", "20261218-x-250", "20261218-c-", "perp", "20261218-c-2.5"):
-        assert not is_tail(bad)
 
 
 def test_a_name_says_of_what_class_its_contract_is() -> None:
@@ -220,11 +216,25 @@ def test_a_description_becomes_a_market_with_decimal_steps() -> None:
     assert mkt.fqme == "aapl.nasdaq.ib" and mkt.venue_symbol == "AAPL"
     assert (str(mkt.price_tick), str(mkt.size_tick)) == ("0.01", "0.0001")
     assert mkt.base.atype == "stock" and mkt.quote.name == "usd"
+    assert (mkt.kind, mkt.venue, mkt.multiplier) == ("stock", "nasdaq", 1)
     forex = describe("eurusd.idealpro", row(secType="CASH"), (), Config(), 178)
     assert (forex.kind, forex.what, forex.bars_from) == ("quotes", "BID", "bid")
     middle = Config(quote_bars_from="mid")
     assert describe("x.y", row(secType="CASH"), (), middle, 178).what == "MIDPOINT"
     assert describe("x.y", row(secType="CRYPTO"), (), Config(), 178).what == "AGGTRADES"
+
+
+def test_an_option_is_described_whole_and_briefly() -> None:
+    fields = {"secType": "OPT", "localSymbol": "AAPL  261218P00002500"}
+    name = "aapl.smart.20261218-p-2_5"
+    mkt = describe_market(
+        describe(name, row(multiplier="100", **fields), (), Config(), 178)
+    )
+    assert (mkt.kind, mkt.expiry, mkt.right) == ("option", "20261218", "p")
+    assert (str(mkt.strike), mkt.multiplier) == ("2.5", 100)
+    assert len(msgspec.json.encode(mkt)) < 500  # room in the header of a ring
+    future = describe("mnq.cme.20261218", row(secType="FUT"), (), Config(), 178)
+    assert describe_market(future).kind == "future"
 
 
 def test_a_description_without_a_price_step_is_refused() -> None:

@@ -11,14 +11,16 @@ from typing import Any
 import trio
 
 from piker_core.errors import NotFound, PikerError, ProviderError
+from piker_core.fqme import Fqme
 from piker_core.symbols import MktPair
+from piker_core.tasks import open_nursery
 
 from .archive import Archive
 from .config import PROVIDER, Config, load_config
 from .contracts import Listing, Rule, describe, describe_market, read_rule, rule_id
 from .gateway import Gateway, open_gateway
 from .library import check_installed, load_library
-from .names import Wanted, choose, listing_name, parse_name, queries
+from .names import choose, futures_query, listing_name, parse_name, queries
 from .session import Session
 
 name = PROVIDER
@@ -58,7 +60,7 @@ class Client:
                 known[wanted.symbol] = known[listing.symbol] = listing
             return known[wanted.symbol]
 
-    async def _find(self, wanted: Wanted) -> Listing:
+    async def _find(self, wanted: Fqme) -> Listing:
         for fields in queries(wanted):
             rows = await self._descriptions(fields)
             row = choose(wanted, rows, self.config)
@@ -73,8 +75,8 @@ class Client:
 
     async def _descriptions(self, fields: dict[str, Any]) -> list[Any]:
         """All contracts that some fields describe; none if TWS knows none."""
+        session = await self.session()  # which loads the library, in a thread
         contract = load_library().Contract(**fields)
-        session = await self.session()
         named = " ".join(str(value) for value in fields.values())
         try:
             rows = await session.ask(
@@ -114,7 +116,10 @@ class Client:
             return known[number]
 
     async def search(self, pattern: str) -> list[Listing]:
-        """Contracts whose symbol or name begins with a text: at most 16."""
+        """Contracts whose symbol or name begins with a text, as TWS finds them.
+
+        It finds 16 at most. Of those that futures are traded on, the futures as well.
+        """
         session = await self.session()
         async with self.gateway.search_turn:
             wait_s = self.gateway.search_at_s - trio.current_time()
@@ -128,25 +133,36 @@ class Client:
             what=f"symbols like {pattern!r}",
             timeout_s=self.config.request_timeout_s,
         )
-        found: dict[int, Listing] = {}
-        async with trio.open_nursery() as nursery:
-            for sample in rows[-1][0]:
-                if sample.contract.secType in _SEARCHED:
-                    nursery.start_soon(self._add_sample, sample.contract, found)
-        order = [sample.contract.conId for sample in rows[-1][0]]
-        return [found[con_id] for con_id in order if con_id in found]
+        samples = rows[-1][0]
+        found: list[list[Listing]] = [[] for _ in samples]
+        async with open_nursery() as nursery:
+            for sample, listings in zip(samples, found, strict=True):
+                nursery.start_soon(self._add_sample, sample, listings)
+        return [listing for listings in found for listing in listings]
 
-    async def _add_sample(self, contract: Any, found: dict[int, Listing]) -> None:
-        """A match with its price step; one that TWS cannot describe is left out."""
-        try:
-            rows = await self._descriptions({"conId": contract.conId})
-            if rows:
-                rows.sort(key=lambda row: row.contract.exchange != "SMART")
-                row = rows[0]
-                symbol = listing_name(row.contract)
-                found[contract.conId] = await self._describe(symbol, row)
-        except PikerError as error:
-            log.debug("%s is not listed: %s", contract.symbol, error)
+    async def _add_sample(self, sample: Any, listings: list[Listing]) -> None:
+        """A match and its futures; what TWS cannot describe is left out."""
+        contract = sample.contract
+        wanted = []
+        if contract.secType in _SEARCHED:
+            wanted.append({"conId": contract.conId})
+        if "FUT" in sample.derivativeSecTypes:
+            wanted.append(futures_query(contract))
+        for fields in wanted:
+            try:
+                listings += await self._describe_all(await self._descriptions(fields))
+            except PikerError as error:
+                log.debug("%s is not listed: %s", contract.symbol, error)
+
+    async def _describe_all(self, rows: list[Any]) -> list[Listing]:
+        """Each contract once, by SMART where that routes it; the next expiry first."""
+        rows.sort(key=lambda row: row.contract.exchange != "SMART")
+        by_id = {row.contract.conId: row for row in reversed(rows)}
+        listings = [
+            await self._describe(listing_name(row.contract), row)
+            for row in by_id.values()
+        ]
+        return sorted(listings, key=lambda listing: listing.expiry)
 
 
 @asynccontextmanager
@@ -176,9 +192,9 @@ async def get_mkt_info(
 async def open_symbol_search(
     *, client: Client | None = None
 ) -> AsyncIterator[SearchFunction]:
-    """A search by TWS: `await search("aap")` -> markets by fqme, at most 16.
+    """A search by TWS: `await search("aap")` -> markets by fqme.
 
-    Stocks, indices, forex and crypto; of futures and options TWS lists the underlying.
+    Stocks, indices, forex, crypto and futures; of options TWS lists the underlying.
     """
     async with _client_or_new(client) as opened:
 

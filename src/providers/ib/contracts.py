@@ -22,16 +22,18 @@ log = logging.getLogger("providers.ib")
 _SIZE_RULES = 164
 _OLD_LOT = 100
 _QUOTED = frozenset(("CASH", "CMDTY", "CFD"))
-_CLASSES = {
+_KINDS = {
     "STK": "stock",
     "FUT": "future",
     "OPT": "option",
     "FOP": "option",
-    "CASH": "fiat",
+    "CASH": "forex",
     "IND": "index",
-    "CRYPTO": "crypto",
+    "CRYPTO": "spot",
     "CMDTY": "commodity",
 }
+_ASSETS = {"forex": "fiat", "spot": "crypto"}
+"""Classes of what is traded, where they have other names than the market's."""
 Rule = tuple[tuple[Decimal, Decimal], ...]
 
 
@@ -168,9 +170,10 @@ def _lot(contract: Any, config: Config, server_version: int) -> int:
 
 def describe_market(listing: Listing) -> MktPair:
     """The contract as a market; its `venue_symbol` is TWS's local symbol."""
-    kind = _CLASSES.get(listing.sec_type, listing.sec_type.lower())
+    kind = _KINDS.get(listing.sec_type, listing.sec_type.lower())
+    asset = _ASSETS.get(kind, kind)
     return MktPair(
-        base=Asset(listing.ticker.lower(), kind, listing.size_tick),
+        base=Asset(listing.ticker.lower(), asset, listing.size_tick),
         quote=Asset(listing.currency.lower(), "fiat", Decimal("0.01")),
         symbol=listing.symbol,
         venue_symbol=listing.local_symbol or listing.ticker,
@@ -178,6 +181,8 @@ def describe_market(listing: Listing) -> MktPair:
         price_tick=listing.price_tick,
         size_tick=listing.size_tick,
         min_size=listing.min_size,
+        kind=kind,
+        multiplier=listing.multiplier,
     )
 
 

@@ -11,14 +11,12 @@ A blank in a symbol is written as `-`: `brk-b.nyse.ib`. Stocks are routed by SMA
 they can be; the venue then says which listing is meant.
 """
 
-import re
 from collections.abc import Callable, Iterable, Sequence
 from decimal import Decimal
 from typing import Any
 
-import msgspec
-
-from piker_core.errors import NotFound
+from piker_core.errors import NotFound, PikerError
+from piker_core.fqme import Fqme
 
 from .config import PROVIDER, Config
 
@@ -26,70 +24,36 @@ FOREX_VENUES = frozenset(("idealpro",))
 CRYPTO_VENUES = frozenset(("paxos", "zerohash"))
 SMART = "smart"
 _MOST = 1e300
-_PART = re.compile(r"[a-z0-9_-]+")
-_OPTION = re.compile(r"(\d{8})-([cp])-(\d+(?:_\d+)?)")
-_EXPIRY = re.compile(r"\d{6}|\d{8}")
 _SHOWN = 10
 
 
-class Wanted(msgspec.Struct, frozen=True):
-    """A market name in parts: `tail` is the expiry or option behind the venue."""
-
-    pair: str
-    venue: str = ""
-    tail: str = ""
-
-    @property
-    def symbol(self) -> str:
-        """The name without its provider."""
-        return ".".join(part for part in (self.pair, self.venue, self.tail) if part)
-
-    @property
-    def ticker(self) -> str:
-        """The pair as TWS writes a symbol."""
-        return self.pair.upper().replace("-", " ")
-
-
-def parse_name(name: str) -> Wanted:
+def parse_name(name: str) -> Fqme:
     """The parts of a market name, with or without `.ib`; raises NotFound."""
     plain = name.strip().lower().removesuffix(f".{PROVIDER}")
-    parts = plain.split(".")
-    tail = parts[2] if len(parts) == 3 else ""
-    named = all(_PART.fullmatch(part) for part in parts) and len(parts) <= 3
-    if not named or (tail and not is_tail(tail)):
+    try:
+        wanted = Fqme.parse(f"{plain}.{PROVIDER}")
+    except PikerError:
+        wanted = None
+    if wanted is None or wanted.kind:
         raise NotFound(
-            f"{name!r} names no contract: write "
+            f"{name!r:.80} names no contract: write "
             "<symbol>.<venue>[.<expiry or option>].ib, such as aapl.nasdaq.ib, "
             "mnq.cme.20261218.ib, aapl.smart.20261218-c-250.ib or eurusd.idealpro.ib"
         )
-    return Wanted(*parts)
+    return wanted
 
 
-def is_tail(text: str) -> bool:
-    """Whether it is an expiry (20261218 or 202612) or an option (20261218-c-2_5)."""
-    return bool(_EXPIRY.fullmatch(text) or _OPTION.fullmatch(text))
-
-
-def queries(wanted: Wanted) -> list[dict[str, Any]]:
+def queries(wanted: Fqme) -> list[dict[str, Any]]:
     """Fields of the contracts that a name may mean, the likeliest first."""
-    venue, ticker = wanted.venue, wanted.ticker
+    venue, ticker = wanted.venue, _ticker(wanted)
     exchange = venue.upper()
-    option = _OPTION.fullmatch(wanted.tail)
-    if option is not None:
-        day, right, strike = option.groups()
-        fields = {
-            "symbol": ticker,
-            "exchange": exchange,
-            "lastTradeDateOrContractMonth": day,
-            "right": right.upper(),
-            "strike": float(strike.replace("_", ".")),
-        }
+    direct = {"symbol": ticker, "exchange": exchange}
+    dated = direct | {"lastTradeDateOrContractMonth": wanted.expiry}
+    if wanted.strike is not None:
+        fields = dated | {"right": wanted.right.upper(), "strike": float(wanted.strike)}
         return [{"secType": kind} | fields for kind in ("OPT", "FOP")]
-    if wanted.tail:
-        fields = {"symbol": ticker, "exchange": exchange}
-        return [
-            {"secType": "FUT", "lastTradeDateOrContractMonth": wanted.tail} | fields
-        ]
+    if wanted.expiry:
+        return [{"secType": "FUT"} | dated]
     if venue in FOREX_VENUES | CRYPTO_VENUES:
         base, currency = ticker[:-3], ticker[-3:]
         kind = "CASH" if venue in FOREX_VENUES else "CRYPTO"
@@ -102,30 +66,45 @@ def queries(wanted: Wanted) -> list[dict[str, Any]]:
         ]
     if venue == SMART:
         return [routed, routed | {"secType": "CMDTY"}]
-    direct = {"symbol": ticker, "exchange": exchange}
     return [
         routed | {"primaryExchange": exchange},
         *({"secType": kind} | direct for kind in ("STK", "IND", "CMDTY", "FUT")),
     ]
 
 
+def futures_query(contract: Any) -> dict[str, Any]:
+    """Fields of the futures on what a search has found."""
+    return {
+        "secType": "FUT",
+        "symbol": contract.symbol,
+        "exchange": contract.primaryExchange.partition(".")[0],
+        "currency": contract.currency,
+    }
+
+
 def listing_name(contract: Any, venue: str = "") -> str:
     """Our name of a contract that TWS described, without the provider.
 
-    `venue`: how its venue was called, if it was.
+    `venue`: how its venue was called, if it was. Raises PikerError for what has none.
     """
     pair = contract.symbol.lower().replace(" ", "-").replace(".", "-")
-    place = venue or _venue(contract)
-    tail = ""
     if contract.secType in ("CASH", "CRYPTO"):
         pair += contract.currency.lower()
-    elif contract.secType in ("OPT", "FOP"):
-        strike = step(contract.strike) or Decimal(0)
-        digits = f"{strike:f}".replace(".", "_")
-        tail = f"{expiry_text(contract)}-{contract.right[:1].lower()}-{digits}"
-    elif contract.secType == "FUT":
-        tail = expiry_text(contract)
-    return ".".join(part for part in (pair, place, tail) if part)
+    option = contract.secType in ("OPT", "FOP")
+    dated = option or contract.secType == "FUT"
+    return Fqme(
+        pair=pair,
+        venue=venue or _venue(contract),
+        expiry=expiry_text(contract) if dated else "",
+        right=contract.right[:1].lower() if option else "",
+        strike=(step(contract.strike) or Decimal(0)) if option else None,
+        provider=PROVIDER,
+    ).symbol
+
+
+def _ticker(wanted: Fqme) -> str:
+    """The pair as TWS writes a symbol."""
+    return wanted.pair.upper().replace("-", " ")
 
 
 def _venue(contract: Any) -> str:
@@ -140,7 +119,7 @@ def expiry_text(contract: Any) -> str:
     return str(contract.lastTradeDateOrContractMonth)[:8]
 
 
-def choose(wanted: Wanted, rows: Iterable[Any], config: Config) -> Any | None:
+def choose(wanted: Fqme, rows: Iterable[Any], config: Config) -> Any | None:
     """Of the descriptions that TWS gives for a name, the one that it means.
 
     None if there is none; raises NotFound with the names of several.
@@ -159,18 +138,18 @@ def choose(wanted: Wanted, rows: Iterable[Any], config: Config) -> Any | None:
     return next(iter(by_id.values()), None)
 
 
-def _fits(wanted: Wanted, contract: Any) -> bool:
+def _fits(wanted: Fqme, contract: Any) -> bool:
     if wanted.venue in ("", SMART) or contract.secType != "STK":
         return True
     return wanted.venue in (_venue(contract), contract.exchange.lower())
 
 
-def _is_own_class(wanted: Wanted) -> Callable[[Any], bool]:
+def _is_own_class(wanted: Fqme) -> Callable[[Any], bool]:
     """Futures of one symbol differ in size: the one whose class is its symbol."""
 
     def is_it(contract: Any) -> bool:
         return bool(
-            contract.secType == "FUT" and contract.tradingClass == wanted.ticker
+            contract.secType == "FUT" and contract.tradingClass == _ticker(wanted)
         )
 
     return is_it
@@ -183,7 +162,7 @@ def _is_in(currency: str) -> Callable[[Any], bool]:
     return is_it
 
 
-def ambiguous(wanted: Wanted, rows: Sequence[Any]) -> NotFound:
+def ambiguous(wanted: Fqme, rows: Sequence[Any]) -> NotFound:
     """The error of a name that several contracts have."""
     shown = sorted(_candidate(row) for row in rows)
     more = f" and {len(shown) - _SHOWN} more" if len(shown) > _SHOWN else ""
