@@ -312,7 +312,7 @@ async def stream_quotes(
         for symbol in symbols:
             mkt, listing = await get_mkt_info(symbol, client=client)
             market = stream.add(symbol, listing, shm[symbol])
-            market.restore(getattr(send_chan, "namespace", None))
+            market.restore(getattr(send_chan, "namespace", None))  # it may be wrapped
             details = {
                 "listing": listing,
                 "statistics": partial(stream.statistics, symbol),

@@ -19,7 +19,9 @@ from decimal import Decimal
 from typing import Any
 
 import msgspec
+import numpy as np
 import trio
+from numpy.typing import NDArray
 
 import piker_core as pk
 from piker_core.calendars import AHEAD_NS, BACK_NS, NS
@@ -120,20 +122,31 @@ class MarketFeed:
     def restore(self, namespace: str | None) -> None:
         """What earlier writers of its rings knew of the last trade's second.
 
-        Of seconds before it nothing is known any more, nor missing.
+        Of seconds before it nothing is known any more, nor missing. `namespace`: where
+        its rings are, None: the usual one.
         """
         second = self.handle.last_time_ns // NS
-        if namespace is None or not self._newest_row_ns() or not second:
+        if not self._newest_row_ns() or not second:
             return
-        period = min(self.handle.bars)
-        fqme = self.handle.fqme
-        with pk.attach_bars(fqme, period=period, namespace=namespace) as bars:
-            rows = bars.between(second, second + 1)
-        if len(rows) and period == 1:
+        self.tape.remember(self.handle.last_time_ns)
+        rows = self._written(second, namespace)
+        self._first_s = second if len(rows) else second + 1
+        if len(rows):
             size = Decimal(repr(float(rows["volume"][0])))
             self.known.put(Known(0, self.handle.last_time_ns, "trade", 0.0, size))
-            self._first_s = second
-        self.tape.remember(self.handle.last_time_ns)
+
+    def _written(self, second: int, namespace: str | None) -> NDArray[np.void]:
+        """The 1 s row of a second, as it is in our own rings."""
+        ring = self.handle.bars.get(1)
+        if ring is not None:
+            try:
+                with pk.attach_bars(self.handle.fqme, namespace=namespace) as bars:
+                    if bars.head == ring.head:
+                        return bars.between(second, second + 1)
+            except pk.PikerError as error:
+                log.debug("%s: its rings cannot be read: %s", self.symbol, error)
+        log.warning("%s: trades of its last second may be missing", self.symbol)
+        return np.zeros(0, pk.OHLCV_DTYPE)
 
     # State
 
@@ -236,7 +249,7 @@ class MarketFeed:
             gap = self._gap(begin_ns, close_ns, cause)
             gap.sampled = self._sampled and spans == [(start_ns, end_ns)]
             if cause == "restart" or begin_ns > start_ns:
-                gap.next_s = begin_ns // NS
+                gap.next_s = max(begin_ns // NS, self._first_s)
             if close_ns < end_ns:
                 gap.until_s = -(-close_ns // NS)
             self._record(gap)
