@@ -88,6 +88,16 @@ def test_what_is_found_missing_later_has_its_place_too() -> None:
     assert_between(found, (first[0][2], first[1][2]), (500_000_000, NS))
 
 
+def test_trades_that_look_alike_may_have_been_taken_for_each_other() -> None:
+    known = KnownTrades()
+    told(known, 1, (10.0, 1, 1000), (12.0, 1, 2000), (10.0, 1, 3000), (11.0, 2, 4000))
+    told(known, 2, (13.0, 1, 500_000_000))
+    rows = listed(
+        (10.0, 1), (11.0, 2), (10.0, 1), (12.0, 1), (14.0, 1), (13.0, 1)
+    )  # fmt: skip
+    assert [row[:2] for row in missing(known, rows)] == [(14.0, 1)]
+
+
 def test_growth_of_several_trades_is_known_by_its_size() -> None:
     known = KnownTrades()
     told(known, 1, (11.0, 3, 250_000_000))  # told as one, was two
@@ -190,3 +200,20 @@ def test_any_one_of_distinct_trades_is_found(lost: int) -> None:
     told(known, 3, *((*row, 1000 * (n + 1)) for n, row in enumerate(rows) if n != lost))
     (found,) = missing(known, listed(*rows), 3)
     assert found[0] == rows[lost][0]
+
+
+@given(trades, st.data())
+def test_whatever_is_lost_is_found_in_number_however_much_looks_alike(
+    rows: list[tuple[float, int]], data: st.DataObject
+) -> None:
+    known = KnownTrades()
+    kept = [data.draw(st.booleans()) for _ in rows]
+    change = data.draw(st.integers(0, len(rows)))
+    for number, row in enumerate(rows):
+        if kept[number]:
+            at = 1000 * (number + 1) if number < change else NS // 2 + 1000 * number
+            told(known, 1 + (number >= change), (*row, at))
+    first = missing(known, listed(*rows))
+    told(known, 1, *((price, int(size), at) for price, size, at in first))
+    assert len(first) == len(rows) - sum(kept)
+    assert missing(known, listed(*rows)) == []

@@ -4,7 +4,8 @@ Rules this file owns:
 
 1. A subscription is an epoch. Trades of one second that an earlier one told are the
    first ones of the venue's list, those that a later one told are the last ones.
-2. Trades told one by one are found again in the list by type, price and size, in order.
+2. Trades told one by one are found again in the list by type, price and size, in order
+   as far as can be.
    Where that fails, as for those told as growth of a total, their sizes are counted:
    as many of the list are known as their size amounts to. Growth has the time of its
    last trade, so what is known too much of a second is of the one before.
@@ -13,9 +14,9 @@ Rules this file owns:
 """
 
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Container, Iterable, Sequence
 from decimal import Decimal
-from itertools import accumulate
+from itertools import accumulate, chain
 from typing import NamedTuple
 
 from piker_core.calendars import NS
@@ -142,27 +143,39 @@ def _run(
 def _find(
     before: Sequence[Known], after: Sequence[Known], listed: Sequence[PastTick]
 ) -> dict[int, int] | None:
-    """Times of the known trades by their places in the list; None if one is not in."""
+    """Times of the known trades by their places in the list; None if one is not in.
+
+    In order from either end. One that can only be found out of order is there all the
+    same: among trades that look alike another was taken for it before.
+    """
     places: dict[int, int] = {}
-    begin = 0
+    begin, end = 0, len(listed)
     for trade in before:
-        begin = _next(trade, listed, range(begin, len(listed))) + 1
-        if not begin:
+        found = _next(trade, listed, chain(range(begin, end), range(begin)), places)
+        if found < 0:
             return None
-        places[begin - 1] = trade.time_ns
-    end = len(listed)
+        places[found] = trade.time_ns
+        begin = max(begin, found + 1)
     for trade in reversed(after):
-        end = _next(trade, listed, range(end - 1, begin - 1, -1))
-        if end < 0:
+        backward = chain(range(end - 1, -1, -1), range(end, len(listed)))
+        found = _next(trade, listed, backward, places)
+        if found < 0:
             return None
-        places[end] = trade.time_ns
+        places[found] = trade.time_ns
+        end = min(end, found)
     return places
 
 
-def _next(trade: Known, listed: Sequence[PastTick], places: range) -> int:
+def _next(
+    trade: Known,
+    listed: Sequence[PastTick],
+    places: Iterable[int],
+    taken: Container[int],
+) -> int:
     for place in places:
         tick = listed[place]
-        if (tick.type, tick.price, tick.size) == (trade.type, trade.price, trade.size):
+        alike = (tick.type, tick.price, tick.size) == trade[2:]
+        if alike and place not in taken:
             return place
     return -1
 
