@@ -2,6 +2,7 @@
 
 from tests.broken_providers import a_fault, before, broken, of_rows
 
+_FIND = "self._rows[self.symbols.find(name).market.fqme]"
 _BARS = "        rows, first_s = await self._client.bars("
 _ONE = "await self._client.bars(self._row, 60, 0, 9)"
 
@@ -34,20 +35,24 @@ CONTRACT = (
         "a search finds everything",
         "contract.search",
         r"a search for nonsense finds",
-        ("api.py", "if plain(pattern) in r.symbol]", "if pattern]"),
+        ("api.py", "run_sync(symbols.search, pattern)", "run_sync(list, symbols)"),
     ),
     broken(
         "an unknown symbol is some market",
         "refusal.unknown",
         r"(market|open) of 'nosuchmarket9' is no error",
-        ("api.py", "plain(name))", 'plain(name), MarketRow(*["A-B"] * 3, 1, 1))'),
+        ("api.py", _FIND, "next(iter(self._rows.values()))"),
     ),
     broken(
         "an unknown symbol is a ProviderError",
         "refusal.unknown",
         r"raises ProviderError: .*not NotFound",
-        ("api.py", "raise NotFound(", "raise ProviderError("),
-        ("api.py", "import NotFound", "import ProviderError"),
+        before(
+            "api.py",
+            f"        return {_FIND}",
+            "if 'nosuch' in name:",
+            "    raise pk.ProviderError(name)",
+        ),
     ),
 )
 HISTORY = (

@@ -19,7 +19,14 @@ import trio
 import piker_core as pk
 from providers.binance.venue import Limits, Venue, open_venue
 from providers.binance.venue_faults import Faults
-from tests.binance_feeds import DATED, PERP, SPOT, THIN, closed_rows, count_wrong
+from tests.binance_feeds import (
+    DATED,
+    PERP,
+    SPOT,
+    THIN,
+    closed_rows,
+    find_differences,
+)
 
 FQMES = (SPOT, THIN, PERP, DATED)
 SETTINGS = {
@@ -114,7 +121,7 @@ async def ride(venue: Venue, seconds: float, seed: int) -> dict[str, Any]:
             bars for flume in feed.flumes.values() for bars in (flume.rt, flume.hist)
         ]
         return {
-            "wrong": [bars.fqme for bars in rings if count_wrong(venue, bars)],
+            "wrong": await find_differences(venue, feed),
             "rows": sum(len(closed_rows(bars)) for bars in rings),
             "gaps": sum(len(bars.gaps()) for bars in rings),
             "unrepaired": unrepaired(feed),

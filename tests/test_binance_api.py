@@ -15,6 +15,7 @@ import piker_core as pk
 from piker_core.config import load_section
 from providers import binance
 from providers.binance import api, wire
+from providers.binance.markets import Symbol
 from tests.binance_answers import (
     SPOT,
     Venue,
@@ -38,26 +39,31 @@ async def test_a_spot_symbol_becomes_a_market() -> None:
     assert (market.base.name, market.quote.name) == ("eth", "btc")
     assert market.venue_symbol == "ETHBTC"
     assert (market.price_tick, market.size_tick) == (Decimal("1e-5"), Decimal("1e-4"))
-    assert market.min_size == Decimal("1e-4")
-    assert symbol.min_notional == 5 and symbol.status == "TRADING"
+    assert (market.min_size, market.max_size) == (Decimal("1e-4"), Decimal(9000))
+    assert (market.kind, market.venue, market.expiry) == ("spot", "", "")
+    assert market.min_notional == 5 and symbol.status == "TRADING"
 
 
 @pytest.mark.parametrize(
-    ("name", "venue_symbol"),
+    ("name", "venue_symbol", "kind"),
     [
-        ("btcusdt.usdtm.perp", "BTCUSDT"),
-        ("btcusdc.usdcm.perp", "BTCUSDC"),
-        ("btcusdt.usdtm.20261225", "BTCUSDT_261225"),
-        ("tslausdt.usdtm.perp", "TSLAUSDT"),  # of a type that is new
+        ("btcusdt.usdtm.perp", "BTCUSDT", "perp"),
+        ("btcusdc.usdcm.perp", "BTCUSDC", "perp"),
+        ("btcusdt.usdtm.20261225", "BTCUSDT_261225", "future"),
+        ("tslausdt.usdtm.perp", "TSLAUSDT", "perp"),  # of a type that is new
     ],
 )
-async def test_a_contract_becomes_a_market(name: str, venue_symbol: str) -> None:
+async def test_a_contract_becomes_a_market(
+    name: str, venue_symbol: str, kind: str
+) -> None:
     async with Venue().open_client() as client:
         market, symbol = await api.get_mkt_info(f"{name}.binance", client=client)
     assert market.fqme == f"{name}.binance"
     assert market.venue_symbol == symbol.venue_symbol == venue_symbol
+    assert market.kind == kind and f".{market.venue}." in market.fqme
+    assert market.expiry == ("20261225" if kind == "future" else "")
     assert (market.price_tick, market.size_tick) == (Decimal("0.1"), Decimal("0.001"))
-    assert symbol.min_notional == 100
+    assert market.min_notional == 100
 
 
 @pytest.mark.parametrize(
@@ -76,9 +82,9 @@ async def test_fiat_is_told_from_crypto() -> None:
 
 async def test_an_unknown_name_is_told_what_comes_near() -> None:
     async with Venue().open_client() as client:
-        with pytest.raises(pk.NotFound, match=r"Binance has.*'btcusdx'.*btcusdt\.bin"):
+        with pytest.raises(pk.NotFound, match=r"binance has.*'btcusdx'.*btcusdt\.bin"):
             await client.symbol("btcusdx")
-        with pytest.raises(pk.NotFound, match=r"USD-M has.*btcusdt\.usdtm\.20261225"):
+        with pytest.raises(pk.NotFound, match=r"near it: .*btcusdt\.usdtm\.20261225"):
             await client.symbol("btcusdt.usdtm.20261226")
         with pytest.raises(pk.NotFound, match="nothing comes near"):
             await client.symbol("zzzz")
@@ -106,20 +112,20 @@ async def test_a_symbol_that_is_not_understood_is_left_out_alone(
 ) -> None:
     venue = Venue(INFO, ok(info(symbol, spot_symbol("ETH", "BTC"))))
     async with venue.open_client() as client:
-        assert list((await client.spot.table()).symbols) == ["ethbtc"]
+        assert list((await client.spot.table()).symbols) == ["ethbtc.binance"]
 
 
 async def test_a_step_of_zero_is_no_filter() -> None:
     symbol = spot_symbol("AAA", "BTC", filters=filters("0.00000000", "0.00000000"))
     async with Venue(INFO, ok(info(symbol))).open_client() as client:
         found = await client.symbol("aaabtc")
-    assert found.price_tick == found.size_tick == Decimal("1e-8")
+    assert found.market.price_tick == found.market.size_tick == Decimal("1e-8")
 
 
 async def test_a_contract_with_an_odd_day_is_left_out() -> None:
-    odd = contract("BTCUSDT_SOON")
-    async with Venue(USDM_INFO, ok(info(odd, contract("BTCUSDT")))).open_client() as c:
-        assert list((await c.usdm.table()).symbols) == ["btcusdt.usdtm.perp"]
+    odd = [contract("BTCUSDT_SOON"), contract("BTCUSDT_261325")]
+    async with Venue(USDM_INFO, ok(info(*odd, contract("BTCUSDT")))).open_client() as c:
+        assert list((await c.usdm.table()).symbols) == ["btcusdt.usdtm.perp.binance"]
 
 
 async def test_a_table_in_which_nothing_is_understood_is_an_error() -> None:
@@ -155,7 +161,7 @@ async def test_an_old_table_is_used_on_when_there_is_no_new_one(
     async with venue.open_client(symbols_ttl_s=100.0) as client:
         await client.symbol("ethusdt")
         await trio.sleep(101)
-        assert (await client.symbol("ethusdt")).name == "ethusdt"
+        assert (await client.symbol("ethusdt")).venue_symbol == "ETHUSDT"
     assert "old table" in caplog.text
 
 
@@ -181,6 +187,49 @@ async def test_symbols_are_named_in_a_call_unless_there_are_too_many() -> None:
         assert "symbols" not in venue.calls[-1].url.params
 
 
+def test_the_next_process_knows_both_tables_and_uses_them_when_the_venue_is_gone(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    venue = Venue(INFO, ok(SPOT), httpx.Response(403))
+
+    async def ask(ttl_s: float) -> list[Symbol]:
+        async with venue.open_client(symbols_ttl_s=ttl_s) as client:
+            names = ("bccbtc", "btcusdt.usdtm.20261225")
+            return [await client.symbol(name) for name in names]
+
+    first = trio.run(ask, 600.0)
+    assert [symbol.status for symbol in first] == ["BREAK", "TRADING"]
+    assert trio.run(ask, 600.0) == first
+    assert venue.count(INFO) == venue.count(USDM_INFO) == 1
+    assert trio.run(ask, 1e-9) == first
+    assert venue.count(INFO) == venue.count(USDM_INFO) == 2
+    assert "using an old table of binance's markets" in caplog.text
+
+
+async def test_tables_of_a_venue_on_this_machine_are_not_kept(caches: Path) -> None:
+    here = {"rest_url": "http://127.0.0.1:9", "usdm_rest_url": "http://localhost:9"}
+    async with Venue().open_client(**here) as client:
+        await client.symbol("btcusdt")
+        await client.symbol("btcusdt.usdtm.perp")
+    assert not await trio.Path(caches).exists()
+
+
+def test_a_kept_table_without_statuses_is_passed_over(
+    caches: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    venue = Venue()
+
+    async def ask() -> Symbol:
+        async with venue.open_client() as client:
+            return await client.symbol("btcusdt")
+
+    first = trio.run(ask)
+    (path,) = caches.glob("piker-core/binance/symbols-*.json")
+    path.write_bytes(path.read_bytes().replace(b'"status"', b'"mood"'))
+    assert trio.run(ask) == first and venue.count(INFO) == 2
+    assert "is passed over" in caplog.text
+
+
 # Search
 
 
@@ -200,8 +249,21 @@ async def test_a_search_finds_names_of_both_sides_best_first() -> None:
 
 
 async def test_what_does_not_trade_is_found_last() -> None:
-    assert (await search(Venue(), "bcc"))[0] == "bccbtc.binance"
-    assert (await search(Venue(), "btc"))[-1] == "bccbtc.binance"
+    halted = spot_symbol("BTC", "USDT", status="HALT")
+    venue = Venue(INFO, ok(info(halted, spot_symbol("WBTC", "TRY"))))
+    found = await search(venue, "btc")
+    assert found[-1] == "btcusdt.binance" and "wbtctry.binance" in found
+
+
+async def test_a_search_knows_tables_that_are_new(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    later = info(spot_symbol("BTC", "USDT"), spot_symbol("NEW", "USDT"))
+    venue = Venue(INFO, ok(SPOT), ok(later))
+    async with venue.open_client(symbols_ttl_s=100.0) as client:
+        assert await client.search("newusdt") == []
+        await trio.sleep(101)
+        assert [s.fqme for s in await client.search("newusdt")] == ["newusdt.binance"]
 
 
 async def test_a_search_does_without_a_side_that_is_out_of_reach(
@@ -249,7 +311,7 @@ async def test_recorded_tables_are_understood_whole(
     async with Venue(INFO, answer).open_client() as client:
         table = await client.spot.table()
         assert len(table.symbols) == listed > count
-        assert table.find(symbol).price_tick == Decimal(tick)
+        assert table.find(symbol).market.price_tick == Decimal(tick)
         assert any(not each.trading for each in table.symbols.values())
 
 

@@ -61,24 +61,24 @@ async def test_repair_waits_for_a_venue_that_throttles_and_fails(
         await wait_repaired(feed)
         done = venue.faults.done
         assert done["throttle"] == done["html"] == done["unavailable"] == 2
-        check_exact(venue, feed)
+        await check_exact(venue, feed)
 
 
 async def test_nobody_calls_before_a_ban_ends(point: Point, namespace: str) -> None:
     async with point() as venue, pk.open_feed(BOTH) as feed:
         await settle_filled(feed)
         began_s = trio.current_time()
-        venue.faults.ban(4.0)
+        venue.faults.ban(2.0)
         before = calls(venue)
         venue.faults.cut()
         for flume in feed.flumes.values():
             await wait_until(lambda rt=flume.rt: len(rt.gaps()))
         await wait_until(lambda: calls(venue) == before + 2)  # one of each side
         await wait_until(lambda: calls(venue) > before + 2)
-        assert trio.current_time() - began_s >= 4.0
+        assert trio.current_time() - began_s >= 2.0
         await wait_repaired(feed)
         assert venue.statistics().rest_bans == 2  # the fault's own
-        check_exact(venue, feed)
+        await check_exact(venue, feed)
 
 
 async def test_the_weight_of_a_minute_is_never_overspent(
@@ -89,7 +89,7 @@ async def test_the_weight_of_a_minute_is_never_overspent(
     few = Limits(weight=300)
     async with point(limits=few) as venue, pk.open_feed([SPOT, THIN]) as feed:
         await settle(feed)
-        for _ in range(6):
+        for _ in range(5):
             ever = venue.statistics().connections_ever
             venue.faults.cut()
             await wait_until(lambda e=ever: venue.statistics().connections_ever > e)
@@ -107,14 +107,14 @@ async def test_pings_are_answered_and_requests_are_paced(
 ) -> None:
     monkeypatch.setenv("PIKER_BINANCE__WS_BATCH", "1")
     strict = Limits(ping_s=0.5, pong_s=1.0)
-    names = [SPOT, THIN, "ethusdt.binance", "dogeusdt.binance"]
+    names = [SPOT, THIN, "ethusdt.binance"]
     async with point(limits=strict) as venue, pk.open_feed(names) as feed:
         await settle(feed)
-        await trio.sleep(2.0)  # the pong of any ping would be late by now
+        await trio.sleep(1.6)  # the pong of any ping would be late by now
         statistics = venue.statistics()
         assert statistics.connections_ever == statistics.connections == 1
         assert statistics.subscriptions == 2 * len(names)
-        check_exact(venue, feed)
+        await check_exact(venue, feed)
 
 
 # Markets that do not trade
@@ -141,17 +141,17 @@ async def test_a_halt_of_the_venue_closes_its_markets(
     monkeypatch.setenv("PIKER_BINANCE__STATUS_S", "0.5")
     async with point() as venue, pk.open_feed(BOTH) as feed:
         await settle(feed)
-        venue.faults.maintenance(4.0)
+        venue.faults.maintenance(2.4)
         for flume in feed.flumes.values():
             await wait_until(lambda f=flume: f.status == "closed")
         heads = [flume.rt.head for flume in feed.flumes.values()]
-        await trio.sleep(1.5)
+        await trio.sleep(1.1)
         assert heads == [flume.rt.head for flume in feed.flumes.values()]
         await settle(feed)
         assert not any(len(flume.rt.gaps()) for flume in feed.flumes.values())
         for fqme in BOTH:
             assert stream_of(feed, fqme)["connections"] == 1
-        check_exact(venue, feed)
+        await check_exact(venue, feed)
 
 
 async def test_a_market_that_is_refused_later_touches_no_other(
@@ -182,7 +182,7 @@ async def test_an_unknown_symbol_is_one_sentence_with_what_comes_near(
             ("btcusdx.binance", r"btcusdt\.binance"),
             ("btcusdt.usdtm.parp.binance", r"btcusdt\.usdtm\.perp\.binance"),
         ):
-            text = rf"Binance.* has no market '{name[:-8]}.*near it: .*{near}"
+            text = rf"binance has no market '{name[:-8]}.*near it: .*{near}"
             with pytest.raises(pk.NotFound, match=text):
                 async with pk.open_feed([name]):
                     raise AssertionError("it opened")
@@ -228,7 +228,7 @@ async def test_one_side_may_be_out_of_reach_while_the_other_is_used(
         monkeypatch.setenv("PIKER_BINANCE__USDM_WS_URL", "ws://127.0.0.1:9")
         async with pk.open_feed([SPOT]) as feed:
             await settle(feed)
-            check_exact(venue, feed)
+            await check_exact(venue, feed)
 
 
 def test_an_unknown_key_is_named_with_the_file(

@@ -14,7 +14,7 @@ from piker_core.adapter.stream import Link, RefusedError
 from providers.binance.api import Config
 from providers.binance.client import Side
 from providers.binance.feed import SideFeed
-from providers.binance.streams import BestFeed, BinanceFeed
+from providers.binance.streams import BinanceFeed
 from providers.binance.wire import AGGREGATE, BEST, TRADE
 from tests.binance_answers import Venue, info, ok, spot_symbol
 
@@ -35,7 +35,7 @@ class Bench:
         at: Any = {"key": "ws_url", "path": "/stream"}
         kind = AGGREGATE if apart else TRADE
         self.feed = BinanceFeed(config, channel, **at, kind=kind)
-        self.best = BestFeed(config, channel, **at, kind=BEST) if apart else None
+        self.best = BinanceFeed(config, channel, **at, kind=BEST) if apart else None
         self.side = SideFeed(side, self.feed, self.best)
 
     async def add(self, name: str) -> Any:

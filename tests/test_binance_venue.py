@@ -29,7 +29,7 @@ KINDS = ["depth@100ms", "bookTicker", "aggTrade", "kline_1m"]
 
 @pytest.fixture
 async def venue() -> AsyncIterator[Venue]:
-    async with open_venue(seed=7, history_s=600, live_rate=300) as opened:
+    async with open_venue(seed=7, history_s=600, live_rate=800) as opened:
         yield opened
 
 
@@ -174,15 +174,13 @@ async def test_usdm_streams_are_only_to_be_had_on_their_route(venue: Venue) -> N
 # Control messages
 
 
-@pytest.mark.parametrize(
-    "name",
-    ["nosuch@trade", "btcusdt@weather", "BTCUSDT@trade", "bccbtc@trade", "x", "@", ""],
-)
 async def test_what_is_unknown_is_acknowledged_and_never_heard_of(
-    client: Client, name: str
+    client: Client,
 ) -> None:
-    assert await client.ask("SUBSCRIBE", name) == {"result": None, "id": 1}
-    assert (await client.ask("LIST_SUBSCRIPTIONS"))["result"] == [name]
+    names = ["nosuch@trade", "btcusdt@weather", "BTCUSDT@trade", "bccbtc@trade"]
+    names += ["x", "@", ""]
+    assert await client.ask("SUBSCRIBE", *names) == {"result": None, "id": 1}
+    assert (await client.ask("LIST_SUBSCRIPTIONS"))["result"] == names
     with trio.move_on_after(0.2) as silence:
         await client.read()
     assert silence.cancelled_caught
@@ -308,10 +306,10 @@ async def test_pings_and_pongs_count_as_messages(venue: Venue) -> None:
 
 
 async def test_pings_carry_the_time_and_answering_them_keeps_the_connection() -> None:
-    limits = Limits(ping_s=0.3, pong_s=1.2)
+    limits = Limits(ping_s=0.2, pong_s=0.8)
     async with open_venue(history_s=60, limits=limits) as venue:
         async with open_client(combined(venue, QUIET)) as client:
-            with trio.move_on_after(2) as quiet:
+            with trio.move_on_after(1.3) as quiet:
                 await client.read_to_end()
             assert quiet.cancelled_caught
             assert client.socket.close_code is None
@@ -379,10 +377,10 @@ async def test_who_does_not_answer_a_ping_with_its_payload_is_ended(
 
 
 async def test_answering_the_newest_ping_is_enough() -> None:
-    limits = Limits(ping_s=0.2, pong_s=1.5)
+    limits = Limits(ping_s=0.2, pong_s=1.0)
     async with open_venue(history_s=60, limits=limits) as venue:
         async with open_deaf(venue) as client:
-            with trio.move_on_after(2.5) as enough:
+            with trio.move_on_after(1.6) as enough:
                 while True:
                     for _ in range(2):
                         assert await client.read_opcode() is Opcode.PING

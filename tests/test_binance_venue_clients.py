@@ -13,8 +13,8 @@ ccxt = pytest.importorskip("ccxt", reason="needs ccxt: pip install ccxt")
 SPOT = "BTC/USDT"
 CONTRACT = "BTC/USDT:USDT"
 NAMES = {SPOT: "btcusdt", CONTRACT: "btcusdt.usdtm.perp"}
-TRADES = 60
-UPDATES = 15
+TRADES = 40
+UPDATES = 10
 
 
 def point(client: Any, config: dict[str, str]) -> Any:
@@ -135,7 +135,7 @@ def check_bars(venue: Venue, name: str, period_s: int, bars: list[Any]) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 async def test_ccxt_pro_gets_the_truth_over_websocket(name: str) -> None:
-    async with open_venue(seed=12, live_rate=200) as venue:
+    async with open_venue(seed=12, live_rate=800) as venue:
         got = await trio.to_thread.run_sync(
             lambda: asyncio.run(watch(venue.config, name))
         )

@@ -28,7 +28,7 @@ TRADES = "btcusdt@trade"
 
 @pytest.fixture
 async def venue() -> AsyncIterator[Venue]:
-    async with open_venue(seed=5, history_s=60, live_rate=400) as opened:
+    async with open_venue(seed=5, history_s=60, live_rate=1200) as opened:
         yield opened
 
 
@@ -150,14 +150,14 @@ async def test_half_open_connections_are_silent_and_deaf_for_good(
         read = len(client.frames)
         await client.socket.send('{"method":"LIST_SUBSCRIPTIONS","id":1}')
         pong = await client.socket.ping()
-        with trio.move_on_after(0.5) as patience:
+        with trio.move_on_after(0.3) as patience:
             async with open_trades(venue):
                 pass
         assert patience.cancelled_caught
         venue.faults.half_open(False)
         async with open_trades(venue) as fresh:
             await fresh.wait_stream(TRADES)
-        with trio.move_on_after(0.5) as patience:
+        with trio.move_on_after(0.3) as patience:
             await client.read()
         assert patience.cancelled_caught
         assert not pong.is_set()

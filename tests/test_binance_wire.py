@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import piker_core as pk
@@ -351,6 +351,7 @@ def test_no_cut_of_a_frame_brings_another_error(frame: bytes) -> None:
             wire.decode_frame(frame[:length])
 
 
+@settings(deadline=None)
 @given(st.binary())
 def test_no_bytes_bring_another_error(raw: bytes) -> None:
     with contextlib.suppress(ProviderError):
@@ -359,6 +360,7 @@ def test_no_bytes_bring_another_error(raw: bytes) -> None:
         wire.decode_frame(TRADE[:40] + raw + TRADE[60:])
 
 
+@settings(deadline=None)
 @given(st.decimals(min_value=0, max_value=10**12, places=8))
 def test_numbers_are_the_nearest_doubles(number: Decimal) -> None:
     raw = TRADE.replace(b"0.00100000", f"{number:f}".encode())

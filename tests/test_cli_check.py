@@ -23,9 +23,10 @@ LACKED = {"calls.skewed_clock", "reconnect.rotation", "reconnect.shutdown"}
 
 
 class Runs(NamedTuple):
-    """What two whole checks and the tests of the skeleton have said."""
+    """What three whole checks and the tests of the skeleton have said."""
 
     kraken: list[dict[str, Any]]
+    binance: list[dict[str, Any]]
     skeleton: str
     own_tests: str
 
@@ -40,6 +41,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
     (folder / "outer" / NAME).symlink_to(folder / NAME / NAME)
     commands = (
         ([*PYTHON, "check", "kraken", "--json", "--seed", "11"], None),
+        ([*PYTHON, "check", "binance", "--json", "--seed", "12"], None),
         ([*PYTHON, "check", f"outer.{NAME}"], folder),
         ([sys.executable, "-m", "pytest", "-q"], folder / NAME),
     )
@@ -52,7 +54,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
     outputs = [process.communicate(timeout=110)[0].decode() for process in processes]
     for process, output in zip(processes, outputs, strict=True):
         assert process.returncode == 0, output
-    return Runs(records(outputs[0]), outputs[1], outputs[2])
+    return Runs(records(outputs[0]), records(outputs[1]), *outputs[2:])
 
 
 def test_kraken_passes_all_that_its_venue_can_fail_at(runs: Runs) -> None:
@@ -68,6 +70,13 @@ def test_kraken_passes_all_that_its_venue_can_fail_at(runs: Runs) -> None:
     assert set(findings[0]) == {
         *("kind", "check", "state", "text", "seconds", "figures", "log")
     }
+
+
+def test_binance_passes_all(runs: Runs) -> None:
+    *findings, summary = runs.binance
+    states = {finding["check"]: finding["state"] for finding in findings}
+    assert states == dict.fromkeys(set(names()) - set(TAKES), "passed")
+    assert summary["provider"] == "binance" and summary["passed"] == len(findings)
 
 
 def test_a_new_provider_passes_as_it_is(runs: Runs) -> None:

@@ -14,20 +14,14 @@ import trio
 
 from piker_core.adapter.defaults import Count, NotNegative, Positive, StreamLimits
 from piker_core.adapter.rest import checked_url, open_rest
-from piker_core.adapter.shared import Table, share
+from piker_core.adapter.shared import share
 from piker_core.config import Secret, load_section
 from piker_core.errors import DataThrottle, ProviderError
+from piker_core.symbol_cache import SymbolCache, is_loopback
 from piker_core.symbols import MktPair
 
 from .client import SPOT, USDM, Shape, Side
-from .markets import (
-    PROVIDER,
-    Symbol,
-    SymbolTable,
-    describe_market,
-    plain,
-    search_symbols,
-)
+from .markets import PROVIDER, Catalogue, SideTable, Symbol, is_contract
 from .rest import Judge
 
 name = PROVIDER
@@ -91,10 +85,11 @@ class Client:
 
     def __init__(self, config: Config, spot: Side, usdm: Side) -> None:
         self.config, self.spot, self.usdm = config, spot, usdm
+        self._catalogue: Catalogue | None = None
 
     def side(self, name: str) -> Side:
-        """The side that a market of this name belongs to: contracts have dots."""
-        return self.usdm if "." in plain(name) else self.spot
+        """The side that a market of this name belongs to."""
+        return self.usdm if is_contract(name) else self.spot
 
     async def symbol(self, name: str | Symbol) -> Symbol:
         """The symbol of a name. Raises NotFound with the names that come near it."""
@@ -102,13 +97,24 @@ class Client:
             return name
         return (await self.side(name).table()).find(name)
 
-    async def symbols(self) -> list[Symbol]:
-        """All symbols; of spot alone, say, where the other side cannot be asked."""
-        found: list[Symbol] = []
+    async def search(self, pattern: str) -> list[Symbol]:
+        """Symbols of both sides that a pattern means; see `Catalogue.search`.
+
+        Of spot alone, say, where the other side cannot be asked.
+        """
+        sides = await self._tables()
+        catalogue = self._catalogue
+        if catalogue is None or catalogue.sides != sides:
+            catalogue = await trio.to_thread.run_sync(Catalogue, sides)
+            self._catalogue = catalogue
+        return await trio.to_thread.run_sync(catalogue.search, pattern)
+
+    async def _tables(self) -> list[SideTable]:
+        found: list[SideTable] = []
         failure: ProviderError | DataThrottle | None = None
         for side in (self.spot, self.usdm):
             try:
-                found += (await side.table()).symbols.values()
+                found.append(await side.table())
             except (ProviderError, DataThrottle) as error:
                 log.warning("symbols are left out: %s", error)
                 failure = error
@@ -149,15 +155,19 @@ async def _open_side(
 ) -> AsyncIterator[Side]:
     site = shape.site
     url = checked_url(address, site, example="https://api.binance.com")
-    key = (PROVIDER, "symbols", url, shape.prefix, config.rest_rate, config.rest_burst)
-    table = share(
-        key, lambda: Table[SymbolTable]("symbols", ttl_s=config.symbols_ttl_s)
-    )
+    source = f"{url}{shape.prefix}"
+    key = (PROVIDER, "symbols", source, config.rest_rate, config.rest_burst)
+    table = share(key, lambda: _open_table(source, config.symbols_ttl_s))
     judge = Judge(site, weight)
     async with open_rest(
         site, config, url=url, judge=judge, credential=shape.prefix, transport=transport
     ) as rest:
         yield Side(shape, rest, table)
+
+
+def _open_table(source: str, ttl_s: float) -> SymbolCache[SideTable]:
+    on_disk = not is_loopback(source)
+    return SymbolCache(PROVIDER, source, build=SideTable, ttl_s=ttl_s, on_disk=on_disk)
 
 
 async def get_mkt_info(
@@ -170,7 +180,7 @@ async def get_mkt_info(
     """
     async with _client_or_new(client) as opened:
         symbol = await opened.symbol(fqme_or_symbol)
-        return describe_market(symbol), symbol
+        return symbol.market, symbol
 
 
 @asynccontextmanager
@@ -179,15 +189,14 @@ async def open_symbol_search(
 ) -> AsyncIterator[SearchFunction]:
     """A search over the names of both sides: `await search("btcus")` -> markets.
 
-    By full name, best first, of alike ones those that trade, at most 50. {} if there is
-    none.
+    By full name, best first, behind them those that do not trade, at most 50. {} if
+    there is none.
     """
     async with _client_or_new(client) as opened:
 
         async def search(pattern: str) -> dict[str, MktPair]:
-            symbols = await opened.symbols()
-            found = await trio.to_thread.run_sync(search_symbols, symbols, pattern)
-            return {symbol.fqme: describe_market(symbol) for symbol in found}
+            found = await opened.search(pattern)
+            return {symbol.fqme: symbol.market for symbol in found}
 
         yield search
 

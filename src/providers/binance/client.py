@@ -14,7 +14,8 @@ import trio
 
 from piker_core.adapter.clock import VenueClock
 from piker_core.adapter.rest import Params, Reply, Request, Rest, RestStatistics, Site
-from piker_core.adapter.shared import Table
+from piker_core.symbol_cache import SymbolCache
+from piker_core.symbol_table import SymbolTable
 
 from .answers import (
     FirstId,
@@ -27,7 +28,7 @@ from .answers import (
     decode_server_time,
     decode_trades,
 )
-from .markets import Symbol, SymbolTable, decode_statuses, decode_table
+from .markets import SideTable, Symbol, decode_statuses, decode_table
 from .rest import SPOT_SITE, USDM_SITE
 
 MS_NS, US_NS = 1_000_000, 1_000
@@ -82,7 +83,7 @@ class Side:
     patience, else ProviderError, and can be cancelled at any time.
     """
 
-    def __init__(self, shape: Shape, rest: Rest, table: Table[SymbolTable]) -> None:
+    def __init__(self, shape: Shape, rest: Rest, table: SymbolCache[SideTable]) -> None:
         self.shape = shape
         self._rest, self._table = rest, table
         rest.resync = self.sync_clock
@@ -125,7 +126,7 @@ class Side:
         if reply.moment is not None:
             self.clock.note(time_ns, reply.moment, resolution_ns=self.shape.unit_ns)
 
-    async def table(self, *, refresh: bool = False) -> SymbolTable:
+    async def table(self, *, refresh: bool = False) -> SideTable:
         """The shared table of symbols; asked for again if it is old, or to refresh it.
 
         An old table is used on when the venue does not give a new one.

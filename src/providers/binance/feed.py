@@ -28,9 +28,9 @@ from piker_core.tasks import open_nursery
 
 from .api import Client, get_client
 from .client import Side
-from .markets import TRADING, Symbol, describe_market
+from .markets import TRADING, Symbol
 from .pages import AggregatePages, TradePages
-from .streams import BestFeed, BinanceFeed
+from .streams import BinanceFeed
 from .wire import (
     AGGREGATE,
     BEST,
@@ -45,7 +45,7 @@ class SideFeed:
     """The markets of one side and their streams; `best` if best quotes go apart."""
 
     def __init__(
-        self, side: Side, feed: BinanceFeed, best: BestFeed | None = None
+        self, side: Side, feed: BinanceFeed, best: BinanceFeed | None = None
     ) -> None:
         self.side, self.feed = side, feed
         self.symbols: dict[str, Symbol] = {}
@@ -76,7 +76,7 @@ class SideFeed:
             self.feed.add(venue_symbol, market, trades=trades, others=[best])
         else:
             self.feed.add(venue_symbol, market, trades=trades)
-            self._best.add_best(venue_symbol, market)
+            self._best.add(venue_symbol, market, others=[best])
         market.trading = symbol.trading
 
     async def first_quotes(self) -> dict[str, Quote]:
@@ -146,10 +146,10 @@ async def stream_quotes(
         inits = []
         for name in symbols:
             symbol = await _trading_symbol(client, name, shm[name])
-            side = spot if client.side(symbol.name) is client.spot else usdm
+            side = spot if client.side(symbol.fqme) is client.spot else usdm
             side.add(name, symbol, shm[name])
             details = {"symbol": symbol, "statistics": side.feed.statistics}
-            inits.append(FeedInit(name, describe_market(symbol), details))
+            inits.append(FeedInit(name, symbol.market, details))
         async with open_nursery() as nursery:
             await _start([spot, usdm], nursery, inits, feed_is_live, task_status)
 
@@ -162,7 +162,7 @@ def _make_sides(client: Client, send_chan: Any) -> tuple[SideFeed, SideFeed]:
     key, path = "usdm_ws_url", _path(config.usdm_market_route)
     aggregates = BinanceFeed(usdm, send_chan, key=key, path=path, kind=AGGREGATE)
     path = _path(config.usdm_public_route)
-    best = BestFeed(usdm, send_chan, key=key, path=path, kind=BEST)
+    best = BinanceFeed(usdm, send_chan, key=key, path=path, kind=BEST)
     return SideFeed(client.spot, spot), SideFeed(client.usdm, aggregates, best)
 
 

@@ -65,7 +65,7 @@ async def open_history_client(
 async def _get_ohlc(client: Client, name: str) -> GetOhlc:
     symbol = await client.symbol(name)
     settle_s = client.config.settle_s
-    return MarketHistory(client.side(symbol.name), symbol, settle_s=settle_s).get_ohlc
+    return MarketHistory(client.side(symbol.fqme), symbol, settle_s=settle_s).get_ohlc
 
 
 class MarketHistory:

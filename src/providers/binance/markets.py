@@ -7,17 +7,18 @@ binance` is BTCUSDT_261225. Filters, fields and statuses that are new are ignore
 Source: https://developers.binance.com/docs/binance-spot-api-docs/filters
 """
 
-import difflib
 import logging
-import re
-from collections.abc import Iterable
-from decimal import Decimal, InvalidOperation
+from collections.abc import Iterable, Iterator
+from decimal import Decimal
 from typing import Annotated, Any
 
 import msgspec
 
 from piker_core.adapter.rest import Reply
-from piker_core.errors import NotFound
+from piker_core.errors import PikerError
+from piker_core.fqme import Fqme
+from piker_core.steps import decimal_tick, exact_decimal
+from piker_core.symbol_table import Listing, SymbolTable
 from piker_core.symbols import Asset, MktPair
 
 from .wire import decode_time
@@ -32,45 +33,79 @@ FIAT = frozenset(
         *("zar", "uah", "ars", "mxn", "czk", "cop", "idr", "ngn"),
     )
 )
-_NAME = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*")
-_NEAR = 5
-_LIKE = 0.6
+_SIZE_TICK = Decimal("1e-8")
+"""Of a symbol without a step of sizes."""
+_MAGNITUDE = 30
+"""Steps and sizes of more digits before or behind the point are nonsense."""
+_UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, ValueError, PikerError)
 
 
-class Symbol(msgspec.Struct, frozen=True, kw_only=True):
-    """A symbol of the venue; `name` is ours without the provider.
+class Symbol(msgspec.Struct, frozen=True):
+    """A market of the venue; `status` is TRADING, or why it does not trade."""
 
-    `status` is TRADING, or why it does not trade. `pair` is the symbol without a
-    delivery date, `margin` the asset a contract is settled in. Steps and least sizes
-    are in units of the base, `min_notional` in units of the quote; 0 is no limit.
-    """
-
-    name: str
-    venue_symbol: str
-    pair: str
+    market: MktPair
     status: str
-    base: str
-    quote: str
-    price_tick: Decimal
-    size_tick: Decimal
-    quote_tick: Decimal
-    min_size: Decimal
-    min_notional: Decimal
-    margin: str = ""
 
     @property
     def fqme(self) -> str:
         """The full market name."""
-        return f"{self.name}.{PROVIDER}"
+        return self.market.fqme
+
+    @property
+    def venue_symbol(self) -> str:
+        """The venue's own name."""
+        return self.market.venue_symbol
 
     @property
     def trading(self) -> bool:
         """Whether it trades now."""
         return self.status == TRADING
 
-    def names(self) -> tuple[str, ...]:
-        """What finds it, in lower case: our name, and the venue's where that is it."""
-        return (self.name, f"{self.base}{self.quote}".lower())
+
+class _Details(msgspec.Struct):
+    """What a table keeps of a symbol besides the market."""
+
+    status: str
+
+
+class SideTable:
+    """The symbols of one side: by full name in `symbols`, by any name with `find`."""
+
+    def __init__(self, table: SymbolTable) -> None:
+        """Raises msgspec.ValidationError for a table of something else."""
+        self.table = table
+        rows = table.listings.values()
+        details = msgspec.convert([row.details for row in rows], list[_Details])
+        self.symbols = {
+            row.market.fqme: Symbol(row.market, detail.status)
+            for row, detail in zip(rows, details, strict=True)
+        }
+
+    def find(self, name: str) -> Symbol:
+        """The symbol of this name. Raises NotFound with the names that come near it."""
+        return self.symbols[self.table.find(name).market.fqme]
+
+
+class Catalogue:
+    """The symbols of several sides, to be searched as one."""
+
+    def __init__(self, sides: Iterable[SideTable]) -> None:
+        self.sides = list(sides)
+        self._symbols: dict[str, Symbol] = {}
+        listings: list[Listing] = []
+        for side in self.sides:
+            self._symbols |= side.symbols
+            listings += side.table.listings.values()
+        self._table = SymbolTable(PROVIDER, listings)
+
+    def search(self, pattern: str, *, limit: int = 50) -> list[Symbol]:
+        """At most `limit` symbols that a pattern means, best first.
+
+        Those that do not trade come behind all others. See `SymbolTable.search`.
+        """
+        markets = self._table.search(pattern, limit=len(self._symbols))
+        found = [self._symbols[market.fqme] for market in markets]
+        return sorted(found, key=lambda symbol: not symbol.trading)[:limit]
 
 
 class _Filter(msgspec.Struct):
@@ -78,6 +113,7 @@ class _Filter(msgspec.Struct):
     tickSize: Any = None
     stepSize: Any = None
     minQty: Any = None
+    maxQty: Any = None
     minNotional: Any = None
     notional: Any = None
 
@@ -90,7 +126,7 @@ class _Row(msgspec.Struct):
     baseAsset: str
     quoteAsset: str
     filters: list[_Filter] = []
-    quotePrecision: Annotated[int, msgspec.Meta(ge=0, le=30)] = 8
+    quotePrecision: Annotated[int, msgspec.Meta(ge=0, le=_MAGNITUDE)] = 8
     pair: str = ""
     marginAsset: str = ""
 
@@ -100,31 +136,9 @@ class _Info(msgspec.Struct):
     serverTime: int = 0
 
 
-class SymbolTable:
-    """The symbols of one side, by their names."""
-
-    def __init__(self, symbols: Iterable[Symbol], where: str) -> None:
-        self.symbols = {symbol.name: symbol for symbol in symbols}
-        self._where = where
-
-    def find(self, name: str) -> Symbol:
-        """The symbol of this name. Raises NotFound with the names that come near it."""
-        symbol = self.symbols.get(plain(name))
-        if symbol is not None:
-            return symbol
-        near = difflib.get_close_matches(plain(name), self.symbols, _NEAR, _LIKE)
-        names = ", ".join(self.symbols[like].fqme for like in near)
-        hint = f"near it: {names}" if near else "nothing comes near it"
-        raise NotFound(
-            f"{self._where} has no market {name!r:.80}; {hint} "
-            "(piker-core search lists them)"
-        )
-
-
-def plain(name: str) -> str:
-    """A name as it is looked up: lower case, no slash, no blanks, no provider."""
-    joined = "".join(name.lower().replace("/", "").split())
-    return joined.removesuffix(f".{PROVIDER}")
+def is_contract(name: str) -> bool:
+    """Whether a name, with or without the provider, is of USD-M: it has a venue."""
+    return "." in name.strip().lower().removesuffix(f".{PROVIDER}")
 
 
 def decode_table(reply: Reply, *, contracts: bool) -> tuple[SymbolTable, int]:
@@ -133,23 +147,28 @@ def decode_table(reply: Reply, *, contracts: bool) -> tuple[SymbolTable, int]:
     A symbol that cannot be understood, or whose name is none of ours, is left out.
     """
     info = reply.decode(_Info)
-    symbols, left_out = [], 0
-    for raw in info.symbols:
-        try:
-            row = msgspec.json.decode(raw, type=_Row)
-            symbols.append(_read(row, contract=contracts))
-        except (msgspec.MsgspecError, UnicodeDecodeError, ValueError) as error:
-            left_out += 1
-            log.debug("%.80r is left out: %s", bytes(raw), error)
-    if left_out:
+    listings = list(_listings(info.symbols, contracts=contracts))
+    if len(listings) < len(info.symbols):
+        left_out = len(info.symbols) - len(listings)
         log.info("%d symbols of %s are left out", left_out, reply.url)
-    if info.symbols and not symbols:
+    if info.symbols and not listings:
         raise reply.refuse("no symbol in it can be understood")
     try:
         time_ns = decode_time(info.serverTime)
     except ValueError:
         time_ns = 0
-    return SymbolTable(symbols, reply.site.name), time_ns
+    return SymbolTable(PROVIDER, listings), time_ns
+
+
+def _listings(rows: Iterable[msgspec.Raw], *, contracts: bool) -> Iterator[Listing]:
+    for raw in rows:
+        try:
+            row = msgspec.json.decode(raw, type=_Row)
+            market = _read_market(row, contract=contracts)
+        except _UNREADABLE as error:
+            log.debug("%.80r is left out: %s", bytes(raw), error)
+        else:
+            yield Listing(market, details={"status": row.status})
 
 
 def decode_statuses(reply: Reply) -> dict[str, str]:
@@ -164,99 +183,49 @@ def decode_statuses(reply: Reply) -> dict[str, str]:
     return statuses
 
 
-def _read(row: _Row, *, contract: bool) -> Symbol:
-    """A symbol in our words. Raises ValueError for what makes no market."""
-    pair = row.pair or row.symbol
-    name = _name_contract(row, pair) if contract else pair.lower()
-    if not _NAME.fullmatch(name):
-        raise ValueError(f"{name!r} is no name of [a-z0-9_-]")
+def _read_market(row: _Row, *, contract: bool) -> MktPair:
+    """A symbol as a market. Raises PikerError, ValueError for what makes none."""
     by_type = {each.filterType: each for each in row.filters}
     price, lot = by_type.get("PRICE_FILTER"), by_type.get("LOT_SIZE")
     least = by_type.get("NOTIONAL") or by_type.get("MIN_NOTIONAL") or _Filter()
     if price is None or lot is None:
         raise ValueError(f"{row.symbol} has no PRICE_FILTER or no LOT_SIZE")
-    quote_tick = Decimal(1).scaleb(-row.quotePrecision)
-    return Symbol(
-        name=name,
-        venue_symbol=row.symbol,
-        pair=pair,
-        status=row.status,
-        base=row.baseAsset,
-        quote=row.quoteAsset,
-        price_tick=_step(price.tickSize) or quote_tick,
-        size_tick=_step(lot.stepSize) or Decimal("1e-8"),
-        quote_tick=quote_tick,
-        min_size=_step(lot.minQty),
-        min_notional=_step(least.minNotional or least.notional or "0"),
-        margin=row.marginAsset if contract else "",
-    )
-
-
-def _name_contract(row: _Row, pair: str) -> str:
-    """btcusdt.usdtm.perp, or with the day of delivery."""
-    venue = f"{row.marginAsset or row.quoteAsset}m"
-    _, dated, day = row.symbol.partition("_")
-    if dated and not (len(day) == 6 and day.isascii() and day.isdecimal()):
-        raise ValueError(f"{row.symbol} is no day of delivery")
-    return f"{pair}.{venue}.{f'20{day}' if dated else 'perp'}".lower()
-
-
-def _step(text: Any) -> Decimal:
-    """A number that is finite and not negative, its needless zeros cut."""
-    try:
-        number = Decimal(text if isinstance(text, str) else "")
-    except InvalidOperation:
-        number = Decimal("NaN")
-    if not number.is_finite() or number < 0 or abs(number.adjusted()) > 30:
-        raise ValueError(f"{text!r:.40} is no step or size")
-    return number.normalize()
-
-
-def describe_market(symbol: Symbol) -> MktPair:
-    """The symbol as a market."""
+    quote_tick = decimal_tick(row.quotePrecision)
+    size_tick = _step(lot.stepSize) or _SIZE_TICK
     return MktPair(
-        base=_asset(symbol.base, symbol.size_tick),
-        quote=_asset(symbol.quote, symbol.quote_tick),
-        symbol=symbol.name,
-        venue_symbol=symbol.venue_symbol,
+        base=_asset(row.baseAsset, size_tick),
+        quote=_asset(row.quoteAsset, quote_tick),
+        symbol=_name(row, contract=contract).symbol,
+        venue_symbol=row.symbol,
         provider=PROVIDER,
-        price_tick=symbol.price_tick,
-        size_tick=symbol.size_tick,
-        min_size=symbol.min_size,
+        price_tick=_step(price.tickSize) or quote_tick,
+        size_tick=size_tick,
+        min_size=_step(lot.minQty),
+        max_size=_step(lot.maxQty or 0) or None,
+        min_notional=_step(least.minNotional or least.notional or 0),
     )
+
+
+def _name(row: _Row, *, contract: bool) -> Fqme:
+    """btcusdt; of a contract btcusdt.usdtm.perp, or with the day of delivery."""
+    if not contract:
+        return Fqme(pair=row.symbol.lower(), provider=PROVIDER)
+    symbol, dated, day = row.symbol.partition("_")
+    pair = (row.pair or symbol).lower()
+    venue = f"{row.marginAsset or row.quoteAsset}m".lower()
+    if not dated:
+        return Fqme(pair=pair, provider=PROVIDER, venue=venue, kind="perp")
+    return Fqme(pair=pair, provider=PROVIDER, venue=venue, expiry=f"20{day}")
+
+
+def _step(number: Any) -> Decimal:
+    """A number that is finite and not negative, its needless zeros cut."""
+    step = exact_decimal(number)
+    if step < 0 or abs(step.adjusted()) > _MAGNITUDE:
+        raise ValueError(f"{number!r:.40} is no step or size")
+    return step.normalize()
 
 
 def _asset(name: str, tick: Decimal) -> Asset:
     name = name.lower()
     return Asset(name, "fiat" if name in FIAT else "crypto", tick)
-
-
-def search_symbols(
-    symbols: Iterable[Symbol], pattern: str, *, limit: int = 50
-) -> list[Symbol]:
-    """Symbols one of whose names is, begins with, has or resembles the pattern.
-
-    Best first, at most `limit`, of alike ones those that trade. Takes long enough to be
-    called from a thread.
-    """
-    wanted = plain(pattern).replace("-", "").replace("_", "")
-    if not wanted:
-        return []
-    matcher = difflib.SequenceMatcher(b=wanted, autojunk=False)
-    hits = []
-    for symbol in symbols:
-        score = max(_score(matcher, wanted, name) for name in symbol.names())
-        if score >= _LIKE:
-            order = (score < 1, not symbol.trading, -score, symbol.name)
-            hits.append((order, symbol))
-    return [symbol for _, symbol in sorted(hits, key=lambda hit: hit[0])[:limit]]
-
-
-def _score(matcher: "difflib.SequenceMatcher[str]", wanted: str, name: str) -> float:
-    """How well a name answers: 3 is the same, 2 and more its start, 1 a part of it."""
-    if wanted in name:
-        return (2.0 if name.startswith(wanted) else 1.0) + len(wanted) / len(name)
-    matcher.set_seq1(name)
-    if matcher.real_quick_ratio() < _LIKE or matcher.quick_ratio() < _LIKE:
-        return 0.0
-    return matcher.ratio()

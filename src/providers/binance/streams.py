@@ -38,7 +38,6 @@ from .wire import (
     control,
     decode_frame,
     decode_time,
-    stream_name,
 )
 
 _FAR_NS = 60 * NS
@@ -139,18 +138,3 @@ def _checked_address(text: str, key: str) -> str:
             f"[{PROVIDER}] {key} {text!r} must be like wss://stream.binance.com:9443"
         ) from None
     return text.rstrip("/")
-
-
-class BestFeed(BinanceFeed):
-    """Best quotes on connections of their own: no market lives or dies by them."""
-
-    def add_best(self, venue_symbol: str, market: MarketFeed) -> None:
-        """Take a market's best quotes into the stream."""
-        topic = stream_name(venue_symbol, BEST)
-        self.markets[venue_symbol] = market
-        self._of[topic] = market
-        self.stream.add([topic])
-
-    def watched(self) -> Sequence[MarketFeed]:
-        """None: its markets are watched by another."""
-        return ()
