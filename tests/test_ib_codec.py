@@ -188,8 +188,36 @@ except piker_core.PikerError as error:
 
 def test_without_the_extra_one_sentence_says_what_to_install() -> None:
     done = subprocess.run(
-        [sys.executable, "-c", LAZY], capture_output=True, text=True, timeout=60
+        [sys.executable, "-c", LAZY], capture_output=True, text=True, timeout=300
     )
     assert done.stdout.strip() == (
         "the provider ib needs ib_async: pip install 'piker-core[ib]'"
     ), done.stderr
+
+
+THREADS = """
+import sys, threading
+import trio
+import providers.ib
+from providers.ib.venue import open_venue
+class Where:
+    seen = []
+    def find_spec(self, name, path=None, target=None):
+        if name == "ib_async.wrapper":
+            self.seen.append(threading.current_thread() is threading.main_thread())
+sys.meta_path.insert(0, Where())
+async def main():
+    async with open_venue(contracts=["AAPL"], history_s=10.0) as venue:
+        config = providers.ib.Config(port=venue.port)
+        async with providers.ib.get_client(config) as client:
+            await client.listing("aapl.nasdaq.ib")
+trio.run(main)
+print(Where.seen)
+"""
+
+
+def test_the_library_is_imported_in_a_thread_and_holds_no_loop() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", THREADS], capture_output=True, text=True, timeout=300
+    )
+    assert done.stdout.split() == ["[False]"], done.stderr
