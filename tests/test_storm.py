@@ -1,5 +1,9 @@
 """Short storms of faults, of each provider alone and of all at once."""
 
+import json
+import shutil
+import subprocess
+import sys
 from collections.abc import Sequence
 from importlib.util import find_spec
 
@@ -31,3 +35,15 @@ async def test_bars_are_exact_and_gaps_repaired_after_a_storm(
     for row in report["providers"].values():
         assert row["rows"] > 100 and row["trades"] and row["ticks"] and row["gaps"]
         assert row["strikes"] and row["faults"]
+
+
+def test_all_clocks_and_waits_of_an_accelerated_storm_go_alike() -> None:
+    if shutil.which("faketime") is None:
+        pytest.skip("no libfaketime: apt-get install faketime")
+    command = [sys.executable, "-m", "tests.storm_speed", "12"]
+    ended = subprocess.run(command, cwd=storm.ROOT, capture_output=True, check=True)
+    told = json.loads(ended.stdout)
+    assert told.pop("core") == [pytest.approx(1.0, abs=0.1)]
+    for wall, steady in told.values():
+        assert wall == pytest.approx(12.0, abs=3.0)
+        assert steady == pytest.approx(12.0, abs=3.0)
