@@ -1,6 +1,7 @@
 """Binance's markets by name, its recorded answers decoded, its configuration."""
 
 import json
+import re
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -374,6 +375,25 @@ def test_every_key_can_come_from_the_environment() -> None:
     config = load_section("binance", api.Config, environ=environ)
     assert config.trades == "aggtrade" and config.of_usdm().rest_rate == 7
     assert config.api_key.reveal() == "hush" and "hush" not in repr(config)
+
+
+def test_the_documents_tell_every_key_and_its_default() -> None:
+    text = (Path(__file__).parents[1] / "docs" / "binance.md").read_text()
+    told: dict[str, str] = {}
+    for line in text.partition("## Settings")[2].splitlines():
+        if line.startswith("| `"):
+            keys, defaults = (
+                re.findall(r"`([^`]+)`", line.split("|")[1]),
+                line.split("|"),
+            )
+            values = defaults[2].replace("`", "").split(",")
+            told |= {key: each.strip() for key, each in zip(keys, values, strict=True)}
+    config = api.Config()
+    secret = {"api_key", "api_secret"}
+    assert told.keys() >= set(api.Config.__annotations__) - secret
+    for key, value in told.items():
+        default = getattr(config, key)
+        assert value == (default if isinstance(default, str) else f"{default:g}"), key
 
 
 @pytest.mark.parametrize("key", ["rest_url", "usdm_rest_url"])
