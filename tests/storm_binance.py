@@ -33,7 +33,7 @@ SETTINGS = {
     "PIKER_CONFIG": os.devnull,
     "PIKER_BINANCE__LIVENESS_S": "2",
     "PIKER_BINANCE__ACK_TIMEOUT_S": "2",
-    "PIKER_BINANCE__ROTATE_S": "20",
+    "PIKER_BINANCE__ROTATE_S": "5",
     "PIKER_BINANCE__OVERLAP_S": "0.5",
     "PIKER_BINANCE__STATUS_S": "1",
     "PIKER_BINANCE__AUDIT_S": "5",
@@ -43,28 +43,32 @@ SETTINGS = {
     "PIKER_BINANCE__USDM_REST_RATE": "500",
     "PIKER_FEED__SECONDS_BACK": "600",
 }
+KINDS = (
+    *("cut", "half", "halt", "shutdown", "rotate", "refuse", "throttle", "ban"),
+    *("html", "busy", "slow", "acks"),
+)
 RATES = {"duplicate": 0.05, "disorder": 0.1, "drop": 0.02, "malformed": 0.02}
 CALM_S = 90.0
 """Longest wait for everything to be repaired once the storm is over."""
 
 
 async def rage(faults: Faults, seconds: float, seed: int) -> None:
-    """Faults of every kind, at random, until the time is up; then none."""
+    """Faults of every kind in turn, at random, until the time is up; then none."""
     rng = random.Random(seed)
     for name, rate in RATES.items():
         getattr(faults, name)(rate)
     end = time.monotonic() + seconds
+    left: list[str] = []
     while time.monotonic() < end:
+        left = left or rng.sample(KINDS, len(KINDS))
         await trio.sleep(rng.uniform(1.0, 4.0))
-        await strike(faults, rng)
+        await strike(faults, left.pop(), rng)
     for name in RATES:
         getattr(faults, name)(0.0)
 
 
-async def strike(faults: Faults, rng: random.Random) -> None:
+async def strike(faults: Faults, kind: str, rng: random.Random) -> None:
     """One fault, and its end."""
-    kinds = ["cut", "half", "halt", "shutdown", "rotate", "refuse", "throttle", "ban"]
-    kind = rng.choice([*kinds, "html", "busy", "slow", "acks"])
     if kind == "half":
         faults.half_open()
         await trio.sleep(rng.uniform(0.5, 4.0))
@@ -73,7 +77,9 @@ async def strike(faults: Faults, rng: random.Random) -> None:
         faults.maintenance(3.0)
         await trio.sleep(4.0)
     elif kind == "shutdown":
-        faults.shutdown(3.0)
+        while not faults.shutdown(3.0):  # nobody is connected
+            await trio.sleep(0.2)
+        await trio.sleep(3.0)
     elif kind == "rotate":
         faults.rotate()
     else:

@@ -231,6 +231,16 @@ def test_a_kept_table_without_statuses_is_passed_over(
     assert "is passed over" in caplog.text
 
 
+async def test_a_symbol_that_is_gone_does_not_hide_the_others() -> None:
+    gone = error(-1121, "Invalid symbol.")
+    venue = Venue(INFO, ok(SPOT), gone, ok(info(spot_symbol("ETH", "BTC"))))
+    async with venue.open_client() as client:
+        symbols = [await client.symbol(name) for name in ("btcusdt", "ethbtc")]
+        assert await client.spot.statuses(symbols) == {"ETHBTC": "TRADING"}
+        venue.path, venue.script = "/api/v3/ticker/price", [gone]
+        assert await client.spot.prices(symbols) == {"BTCUSDT": 4.000002}
+
+
 # Search
 
 
