@@ -167,7 +167,7 @@ async def test_repeated_disordered_and_dropped_frames_change_no_bar(
     point: Point, namespace: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PIKER_BINANCE__DISORDER_S", "0.3")
-    busy = {"live_rate": 300.0, "pairs": ["btcusdt", "btcusdt.usdtm.perp"]}
+    busy = {"live_rate": 600.0, "pairs": ["btcusdt", "btcusdt.usdtm.perp"]}
     async with point(**busy) as venue, pk.open_feed(BOTH) as feed:
         await settle(feed)
         venue.faults.duplicate(0.2)
@@ -224,9 +224,9 @@ async def test_an_announced_end_costs_nothing_and_leaves_no_gap(
 async def test_connections_are_replaced_before_the_venue_ends_them(
     point: Point, namespace: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("PIKER_BINANCE__ROTATE_S", "1")
+    monkeypatch.setenv("PIKER_BINANCE__ROTATE_S", "0.7")
     monkeypatch.setenv("PIKER_BINANCE__OVERLAP_S", "0.3")
-    short = Limits(life_s=4.0)
+    short = Limits(life_s=3.0)
     async with point(limits=short, usdm_limits=short) as venue:
         async with pk.open_feed(BOTH) as feed:
             for fqme in BOTH:
