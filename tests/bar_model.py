@@ -77,6 +77,15 @@ class Row:
             exact = True
         (self.ordered if exact else self.unordered).append(trade)
 
+    @property
+    def ends(self) -> list[int]:
+        """The times of the trades that make its open and its close."""
+        times = sorted(trade.key for trade in self.ordered)
+        known = [self.start is None, self.start is None or self.closes]
+        return [
+            at[0] for at, is_ in zip(times[:1] + times[-1:], known, strict=False) if is_
+        ]
+
     def be_flat(self, price: float) -> None:
         self.start = flat(price)
 
@@ -106,6 +115,13 @@ class Row:
         high, low = max(prices), min(prices)
         wap = wap if low <= wap <= high else close
         return Values(opened, high, low, close, volume, count, wap)
+
+
+def runs(bars: Sequence[int], period: int) -> list[tuple[int, int]]:
+    """The start and end of each run of neighbours."""
+    starts = [bar for bar in bars if bar - period not in bars]
+    ends = [bar + period for bar in bars if bar + period not in bars]
+    return list(zip(starts, ends, strict=True))
 
 
 def flat(price: float) -> Values:
@@ -144,26 +160,35 @@ class Ring:
 
     def put(self, record: Record) -> bool:
         """Change the newest record of this loss, or add one; whether it was added."""
-        for place in reversed(range(len(self.records))):
-            old = self.records[place]
-            overlaps = old.start_ns < record.end_ns and record.start_ns < old.end_ns
-            if old.start_ns == record.start_ns or (
-                overlaps and old.cause == "feed down"
-            ):
-                self.records[place] = replace(record)
-                return False
-        self.records.append(replace(record))
-        return True
+        newest = list(reversed(range(len(self.records))))
+        same = [
+            at for at in newest if self.records[at].start_ns == record.start_ns
+        ] or [
+            at
+            for at in newest
+            if self.records[at].cause == "feed down"
+            and self.records[at].start_ns < record.end_ns
+            and record.start_ns < self.records[at].end_ns
+        ]
+        if same:
+            self.records[same[0]] = replace(record)
+        else:
+            self.records.append(replace(record))
+        return not same
 
-    def off_record(self, start: int, end: int) -> int:
-        """The first bar from `start` on that no record touches, at most `end`."""
-        for bar in range(start, end, self.period):
-            if not any(
-                record.start_ns < (bar + self.period) * NS and bar * NS < record.end_ns
-                for record in self.records
+    def close_provisional(self, start_ns: int, end_ns: int) -> None:
+        """What the engine noted of bars that a repaired gap covers is repaired too."""
+        first = self.bar(start_ns // NS) * NS
+        last = (self.bar((end_ns - 1) // NS) + self.period) * NS
+        for record in self.records:
+            if record.cause == "feed down" and (
+                first <= record.start_ns and record.end_ns <= last
             ):
-                return bar
-        return end
+                record.repaired = True
+
+    def on_record(self, bar: int) -> bool:
+        end_ns = (bar + self.period) * NS
+        return any(r.start_ns < end_ns and bar * NS < r.end_ns for r in self.records)
 
     def array(self) -> NDArray[np.void]:
         """The rows as a reader must see them."""
@@ -205,6 +230,8 @@ class MarketModel:
         self.feed_status = "starting"
         self.loss = "lost"
         self.live_from_ns = FOREVER
+        self.told_until_ns: int | None = None
+        self.loss_begins = False
         self.newest_ns = 0
         self.newest_trade_ns = 0
         self.clock_ns = 0
@@ -247,7 +274,9 @@ class MarketModel:
 
     def lost_until(self, ring: Ring, following: int, bar: int) -> int:
         """Of the bars from `following` to `bar`, those before this one are lost."""
-        if self.feed_status != "live" or self.loss == "closed":
+        if self.loss == "closed":
+            return following
+        if self.feed_status != "live":
             return bar
         if self.loss == "none":
             return following
@@ -261,18 +290,18 @@ class MarketModel:
     def note_open(self, place: int, start: int, end: int, cause: str) -> None:
         """A record for each run of bars with open time."""
         ring = self.rings[place]
-        bars = {bar for bar in range(start, end, ring.period) if self.opens(ring, bar)}
-        starts = sorted(bar for bar in bars if bar - ring.period not in bars)
-        ends = sorted({bar + ring.period for bar in bars} - bars)
-        for run_start, run_end in zip(starts, ends, strict=True):
+        bars = [bar for bar in range(start, end, ring.period) if self.opens(ring, bar)]
+        for run_start, run_end in runs(bars, ring.period):
             self.note(place, run_start, run_end, cause)
 
     def note(self, place: int, start: int, end: int, cause: str) -> None:
-        start = self.rings[place].off_record(start, end)
+        """A record for each run of bars that no record touches."""
+        own = self.rings[place]
         everywhere = place == 0 and cause == "feed down"
-        if start < end:
-            for ring in self.rings if everywhere else [self.rings[place]]:
-                ring.put(Record(start * NS, end * NS, cause))
+        bars = [b for b in range(start, end, own.period) if not own.on_record(b)]
+        for run_start, run_end in runs(bars, own.period):
+            for ring in self.rings if everywhere else [own]:
+                ring.put(Record(run_start * NS, run_end * NS, cause))
             self.counters["gaps"] += 1
 
     def fill(self, place: int, bar: int) -> None:
@@ -284,23 +313,29 @@ class MarketModel:
         )
         if bar <= following:
             return
-        lost = self.lost_until(ring, following, bar)
-        if lost > following and self.loss != "closed":
-            self.note_open(place, following, lost, "feed down")
-        filled = self.filled and self.loss != "closed"
+        told = 0 if self.told_until_ns is None else self.told_until_ns // NS
+        lost = max(following, min(bar, ring.bar(told)))
+        known = self.lost_until(ring, following, bar)
+        if known > lost:
+            self.note_open(place, lost, known, "feed down")
+        filled = following if self.filled else bar
+        if self.loss == "closed" and self.filled:
+            live = self.feed_status == "live" and self.live_from_ns < FOREVER
+            filled = ring.bar(self.live_from_ns // NS) if live else bar
+            filled = max(filled, following)
         bars = [
             time
             for time in range(following, bar, ring.period)
             if self.opens(ring, time)
         ]
         begin = bars[-(ring.capacity - 1)] if len(bars) >= ring.capacity else following
-        if filled and begin > following:
-            self.note_open(place, following, begin, "clock jump")
+        if begin > filled:
+            self.note_open(place, filled, begin, "clock jump")
         price = ring.rows[-1].values.close
         for time in [each for each in bars if each >= begin]:
             open_gap = self.in_open_gap(time, time + ring.period)
-            gone = open_gap or time < lost
-            if filled or open_gap:
+            gone = open_gap or lost <= time < known
+            if time >= filled or open_gap:
                 ring.append(Row(time, FLAT | (GAP if gone else 0), flat(price)))
                 self.counters["gap_rows" if gone else "flat_rows"] += 1
 
@@ -415,9 +450,14 @@ class MarketModel:
             later = rows and self.gap_after((rows[-1].time + period) * NS)
             if self.loss != "lost" or later:
                 self.loss = "closed"
+                if rows:
+                    self.live_from_ns = FOREVER
         elif status == "live":
             self.loss = self.loss if self.rings[0].rows else "none"
+            self.loss_begins = False
         elif self.feed_status == "live":
+            if self.loss == "none":
+                self.told_until_ns, self.loss_begins = None, True
             self.loss = "lost"
             if self.rings[0].rows:
                 self.live_from_ns = FOREVER
@@ -428,8 +468,12 @@ class MarketModel:
     def add_gap(
         self, start_ns: int, end_ns: int, cause: str, *, repaired: bool = False
     ) -> None:
-        if repaired and self.loss != "none":
+        if repaired:
             self.complete(end_ns)
+        elif self.feed_status != "live" and self.loss_begins:
+            self.told_until_ns, self.loss_begins = start_ns, False
+        elif self.feed_status != "live" and self.told_until_ns is not None:
+            self.told_until_ns = min(self.told_until_ns, start_ns)
         self.open_gaps.pop(start_ns, None)
         if not repaired:
             if len(self.open_gaps) == OPEN_GAPS:
@@ -440,6 +484,8 @@ class MarketModel:
                 self.mark(ring, start_ns, end_ns)
             added = ring.put(Record(start_ns, end_ns, cause, repaired))
             self.counters["gaps"] += added and ring is self.rings[0]
+            if repaired:
+                ring.close_provisional(start_ns, end_ns)
 
     def gap_after(self, time_ns: int) -> bool:
         return any(end_ns > time_ns for end_ns in self.open_gaps.values())
@@ -461,6 +507,7 @@ class MarketModel:
         for row in ring.rows:
             begin, end = row.time * NS, (row.time + ring.period) * NS
             gone = row.flags & (GAP | (PARTIAL if begin >= start_ns else 0))
+            made = any(start_ns <= time_ns < end_ns for time_ns in row.ends)
             touched = begin < end_ns and start_ns < end
             other = any(
                 not record.repaired
@@ -470,7 +517,7 @@ class MarketModel:
                 and begin < record.end_ns
                 for record in ring.records
             )
-            if touched and not other and (gone or row.flags & REVISED):
+            if touched and not other and (gone or made or row.flags & REVISED):
                 row.flags = row.flags & ~gone | REPAIRED
 
     def prepend(self, period: int, history: NDArray[np.void]) -> int:
@@ -503,7 +550,8 @@ class MarketModel:
         """Another writer goes on; all ticks are still in the tick ring."""
         self.feed_status, self.loss, self.live_from_ns = "starting", "lost", FOREVER
         self.clock_ns = self.skipped = 0
-        self.closed = False
+        self.closed = self.loss_begins = False
+        self.told_until_ns = None
         rows = [ring.rows[-1].time * NS for ring in self.rings if ring.rows]
         self.newest_ns = max([self.newest_trade_ns, *rows])
         for ring in self.rings:

@@ -116,6 +116,107 @@ def test_a_placeholder_stays_one_until_its_record_is_closed(
     assert m.rows()["close"].tolist() == [100.0] * 4 + [99.0] * 5 + [100.0]
 
 
+def test_what_was_told_before_a_loss_is_not_lost_though_no_step_said_so(
+    open_market: OpenMarket,
+) -> None:
+    m = open_market()
+    m.trade(3.5)
+    m.market.set_status("reconnecting")
+    m.gap(6.5, 10.5)
+    m.market.set_status("live")
+    m.trade(11.2)
+    assert m.having(pk.BarFlag.SYNTHETIC_GAP) == [6, 7, 8, 9, 10]
+    m.trade(7.2)
+    m.gap(6.5, 10.5, repaired=True)
+    assert m.gaps() == [(6.5, 10.5, "lost", 1)]
+    assert m.having(pk.BarFlag.SYNTHETIC_GAP) == []
+    assert m.having(pk.BarFlag.REPAIRED) == [6, 7, 8, 9, 10]
+
+
+def test_a_gap_closed_before_its_rows_exist_leaves_no_placeholders(
+    open_market: OpenMarket,
+) -> None:
+    m = open_market()
+    m.trade(0.2)
+    m.market.set_status("reconnecting")
+    m.gap(0.4, 4.05)
+    m.market.set_status("live")
+    m.trade(2.3)
+    m.gap(0.4, 4.05, repaired=True)
+    assert m.seconds() == [0, 1, 2, 3]
+    m.market.set_status("reconnecting")
+    m.gap(4.3, 10)
+    m.market.set_status("live")
+    m.trade(10.5)
+    assert m.having(pk.BarFlag.SYNTHETIC_GAP) == [4, 5, 6, 7, 8, 9]
+    m.gap(4.3, 10, repaired=True)
+    assert m.having(pk.BarFlag.SYNTHETIC_GAP) == []
+    assert m.having(pk.BarFlag.REPAIRED) == [1, 2, 3, 4, 5, 6, 7, 8, 9]
+
+
+def test_what_the_engine_noted_is_repaired_with_the_record_that_covers_it(
+    open_market: OpenMarket,
+) -> None:
+    m = open_market()
+    m.trade(0)
+    m.market.set_status("reconnecting")
+    m.gap(1, 3)
+    m.market.set_status("live")
+    m.trade(9)
+    assert m.gaps() == [(1, 3, "lost", 0), (3, 9, "feed down", 0)]
+    m.gap(1, 9)
+    m.gap(1, 9, repaired=True)
+    assert m.gaps() == [(1, 9, "lost", 1), (3, 9, "feed down", 1)]
+
+
+def test_the_engine_notes_only_what_no_record_touches(open_market: OpenMarket) -> None:
+    m = open_market()
+    m.trade(0)
+    m.market.set_status("stale")
+    m.market.set_status("live")
+    m.gap(4.5, 6)
+    m.trade(9)
+    assert m.gaps() == [
+        (4.5, 6, "lost", 0),
+        (1, 4, "feed down", 0),
+        (6, 9, "feed down", 0),
+    ]
+
+
+def test_rows_that_trades_of_a_repair_opened_or_ended_are_repaired(
+    open_market: OpenMarket,
+) -> None:
+    m = open_market()
+    m.trade(0.2)
+    m.market.set_status("reconnecting")
+    m.gap(0.5, 5.5)
+    m.market.set_status("live")
+    m.trade(0.7)
+    m.trade(2.3)
+    m.trade(5.2)
+    m.gap(0.5, 5.5, repaired=True)
+    m.trade(5.6)
+    m.trade(6.1)
+    assert m.having(pk.BarFlag.REPAIRED) == [0, 1, 2, 3, 4, 5]
+
+
+def test_a_market_that_is_live_again_since_a_known_time_has_rows_from_then_on(
+    open_market: OpenMarket,
+) -> None:
+    m = open_market()
+    m.trade(0.2)
+    m.step(1)
+    m.market.set_status("closed")
+    m.market.set_status("live", since_ns=int((T0 + 4.9) * NS))
+    m.step(6)
+    m.trade(5.95, 99.0)
+    m.trade(4.95, 98.0)
+    assert m.seconds() == [0, 1, 4, 5, 6] and m.counters["unplaced"] == 0
+    assert m.rows()["close"].tolist() == [100.0, 100.0, 98.0, 99.0, 99.0]
+    assert m.having(pk.BarFlag.PARTIAL) == [0]
+    assert m.having(pk.BarFlag.SYNTHETIC_GAP) == []
+
+
 def test_rows_of_another_loss_stay_placeholders(open_market: OpenMarket) -> None:
     m = open_market()
     m.trade(50)

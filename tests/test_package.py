@@ -20,7 +20,7 @@ import piker_core as pk
 
 ROOT = Path(__file__).resolve().parents[1]
 SRC = ROOT / "src"
-INSTALLED_SUFFIXES = {".py", ".pyi", ".pxd", ".typed"}
+INSTALLED_SUFFIXES = {".py", ".pyi", ".pxd", ".typed", ".tmpl"}
 PACKAGES = {"piker_core", "providers"}
 heavy = pytest.mark.skipif(
     not os.environ.get("PIKER_HEAVY"), reason="builds the project: set PIKER_HEAVY=1"

@@ -204,10 +204,11 @@ class MarketFeed:
         self._say("stopped", f"{what}: {error!r}")
 
     def set_trading(self, trading: bool) -> None:
-        """Whether the venue trades this market now."""
+        """Whether the venue trades this market now; when it does again, since now."""
+        since_ns = time.time_ns() if trading and not self.trading else None
         self.trading = trading
         if self.started and self.handle.status in ("live", "closed"):
-            self._say_live()
+            self._say_live(since_ns)
 
     def _lose(self, cause: str, heard_ns: int) -> None:
         if self.held is not None:

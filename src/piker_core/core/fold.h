@@ -35,6 +35,8 @@ typedef struct {
     int closed; /* by its sessions, when the clock last looked */
     int64_t skipped_s; /* before that second the feed had said closed: no rows */
     int64_t live_from_ns;  /* from when on all trades are told, INT64_MAX: not known */
+    int64_t told_until_ns; /* before the loss they were told, as its first record says; INT64_MIN: none does,
+                            * INT64_MAX: none does yet */
     int64_t newest_ns;     /* of trades and steps */
     int64_t late_window_ns;
     int64_t last_id, last_time_ns;
@@ -98,17 +100,31 @@ static inline int64_t pk_off_record(const pk_segment *s, int64_t start, int64_t 
     return start < end ? start : end;
 }
 
-/* Bars [start, end) are missing: a record of what of them no record touches, in this ring or
+/* The first bar that a record touches after bar `start`, which none does; at most `end`. */
+static inline int64_t pk_on_record(const pk_segment *s, int64_t start, int64_t end, int64_t period) {
+    uint64_t count = pk_load(&s->header->table_count);
+    for (uint64_t i = 0; i < count && i < s->table_capacity - 1u; i++) {
+        int64_t gap_start = (int64_t)pk_load(&pk_gap_at(s, count - 1 - i)->start_ns) / PK_NS;
+        if (gap_start > start && pk_bar_time(gap_start, period) < end) {
+            end = pk_bar_time(gap_start, period);
+        }
+    }
+    return end;
+}
+
+/* Bars [start, end) are missing: records of what of them no record touches, in this ring or
  * in all rings from this one on. */
 static inline void pk_note_gap(pk_market *m, int place, int most, int64_t start, int64_t end, const char *cause) {
-    start = pk_off_record(&m->bars[place]->segment, start, end, m->bars[place]->period);
-    if (start == end) {
-        return;
+    const pk_segment *s = &m->bars[place]->segment;
+    int64_t period = m->bars[place]->period;
+    while ((start = pk_off_record(s, start, end, period)) < end) {
+        int64_t next = pk_on_record(s, start, end, period);
+        for (int i = place; i < most; i++) {
+            pk_put_gap(&m->bars[i]->segment, start * PK_NS, next * PK_NS, cause, 0);
+        }
+        pk_count(m, PK_N_GAPS);
+        start = next;
     }
-    for (int i = place; i < most; i++) {
-        pk_put_gap(&m->bars[i]->segment, start * PK_NS, end * PK_NS, cause, 0);
-    }
-    pk_count(m, PK_N_GAPS);
 }
 
 /* The same for each run of open time in them: what was closed is not lost. */
@@ -188,9 +204,21 @@ static inline void pk_append_row(pk_bars *b, pk_row *row, pk_side *side, uint64_
     pk_append(b, row, side);
 }
 
-/* Of the bars [next, bar) those before this one are lost. */
+/* Of the bars [next, bar) those from this one on are lost. */
+static inline int64_t pk_lost_from(const pk_market *m, int64_t next, int64_t bar, int64_t period) {
+    if (m->told_until_ns <= 0 || m->told_until_ns == INT64_MAX) {
+        return next;
+    }
+    int64_t told = pk_bar_time(m->told_until_ns / PK_NS, period);
+    return told < next ? next : told < bar ? told : bar;
+}
+
+/* And of those the ones before this one. */
 static inline int64_t pk_lost_until(const pk_market *m, int64_t next, int64_t bar, int64_t period) {
-    if (m->status != PK_LIVE || m->resume == PK_RESUME_CLOSED) {
+    if (m->resume == PK_RESUME_CLOSED) {
+        return next;
+    }
+    if (m->status != PK_LIVE) {
         return bar;
     }
     if (m->resume == PK_RESUME_NOT) {
@@ -206,8 +234,16 @@ static inline int64_t pk_lost_until(const pk_market *m, int64_t next, int64_t ba
     return known < next ? next : known;
 }
 
-/* Is there a row for every bar, traded or not? */
-static inline int pk_is_filled(const pk_market *m) { return m->fill_flat && m->resume != PK_RESUME_CLOSED; }
+/* Of the bars from `next` on there is a row for every one, traded or not, from this one on; after
+ * the feed's `closed` from where it says that it is live since; INT64_MAX: from none. */
+static inline int64_t pk_filled_from(const pk_market *m, int64_t next, int64_t period) {
+    int known = m->resume != PK_RESUME_CLOSED || (m->status == PK_LIVE && m->live_from_ns < INT64_MAX);
+    if (!m->fill_flat || !known) {
+        return INT64_MAX;
+    }
+    int64_t since = m->resume == PK_RESUME_CLOSED ? pk_bar_time(m->live_from_ns / PK_NS, period) : next;
+    return since < next ? next : since;
+}
 
 /* Rows between the newest one and `bar`: flat, placeholders, or none, as the feed's state says;
  * none for bars without open time. */
@@ -219,26 +255,26 @@ static inline void pk_fill(pk_market *m, int place, int64_t bar) {
     if (bar <= next) {
         return;
     }
-    int64_t lost = pk_lost_until(m, next, bar, b->period);
-    int filled = pk_is_filled(m);
-    if (lost > next && m->resume != PK_RESUME_CLOSED) { /* what the shortest ring misses is for all */
-        pk_note_gaps(m, place, place ? place + 1 : m->periods, next, lost, PK_FEED_DOWN);
+    int64_t lost = pk_lost_from(m, next, bar, b->period), known = pk_lost_until(m, next, bar, b->period);
+    int64_t filled = pk_filled_from(m, next, b->period);
+    if (lost < known) { /* what the shortest ring misses is for all */
+        pk_note_gaps(m, place, place ? place + 1 : m->periods, lost, known, PK_FEED_DOWN);
     }
-    if (!filled && !m->gaps) {
+    if (filled >= bar && !m->gaps) {
         return;
     }
     if ((bar - next) / b->period > most) {
         int64_t newest = pk_newest_open_bars(&m->sessions, next, bar, b->period, most);
-        if (filled) {
-            pk_note_gaps(m, place, place + 1, next, newest, "clock jump");
+        if (filled < newest) {
+            pk_note_gaps(m, place, place + 1, filled, newest, "clock jump");
         }
         next = newest;
     }
     double close = b->row.close;
     for (int64_t time = next; (time = pk_open_bar_from(&m->sessions, time, bar, b->period)) < bar; time += b->period) {
         int open = pk_in_open_gap(m, time * PK_NS, (time + b->period) * PK_NS);
-        int gone = open || time < lost;
-        if (filled || open) {
+        int gone = open || (time >= lost && time < known);
+        if (time >= filled || open) {
             pk_row row = pk_flat_row(time, close, PK_FLAT | (gone ? PK_GAP : 0));
             pk_side side = {0};
             pk_append_row(b, &row, &side, m->folded);

@@ -48,7 +48,6 @@ static inline int pk_makes_bar(pk_market *m, const pk_tick *tick, pk_trade *t) {
  * the newest row on; all that can fail happens here. 0 or an errno. */
 static inline int pk_make_room_since(pk_market *m, int64_t oldest_ns, int64_t newest_ns, uint64_t ticks) {
     pk_ticks *ring = m->ticks;
-    int filled = pk_is_filled(m) || m->gaps;
     uint64_t most = ticks < ring->segment.capacity ? ticks : ring->segment.capacity;
     int error = pk_reserve(&ring->segment, ring->head, ring->head + most);
     for (int i = 0; i < m->periods && !error; i++) {
@@ -63,7 +62,9 @@ static inline int pk_make_room_since(pk_market *m, int64_t oldest_ns, int64_t ne
                 uint64_t open = (uint64_t)pk_open_bars(&m->sessions, before + b->period, bar, b->period) + (ticks ? ticks : 1);
                 rows = open < rows ? open : rows;
             }
-            rows = !filled && rows > ticks ? ticks + 1 : rows; /* one for each, or the clock's */
+            int64_t filled = m->gaps ? before : pk_filled_from(m, before + b->period, b->period);
+            uint64_t flat = filled <= bar ? (uint64_t)((bar - filled) / b->period) : 0;
+            rows = flat + ticks + 1 < rows ? flat + ticks + 1 : rows; /* one for each, and the clock's */
             rows = rows < b->segment.capacity ? rows : b->segment.capacity;
             error = pk_reserve(&b->segment, b->head, b->head + rows);
         }
@@ -247,10 +248,13 @@ static inline void pk_set_status(pk_market *m, int status, const char *reason) {
         int64_t end_ns = empty ? INT64_MAX : (shortest->row.time + shortest->period) * PK_NS;
         if (m->resume != PK_RESUME_LOST || pk_in_open_gap(m, end_ns, INT64_MAX)) {
             m->resume = PK_RESUME_CLOSED;
+            m->live_from_ns = empty ? m->live_from_ns : INT64_MAX;
         }
     } else if (status == PK_LIVE) {
         m->resume = empty ? PK_RESUME_NOT : m->resume;
+        m->told_until_ns = m->told_until_ns == INT64_MAX ? INT64_MIN : m->told_until_ns;
     } else if (m->status == PK_LIVE) {
+        m->told_until_ns = m->resume == PK_RESUME_NOT ? INT64_MAX : m->told_until_ns;
         m->resume = PK_RESUME_LOST;
         m->live_from_ns = empty ? m->live_from_ns : INT64_MAX;
     }
@@ -271,19 +275,26 @@ static inline void pk_begin_with_history(pk_market *m) {
 /* Does a record of another loss, not made good, touch the row? What the engine noted by
  * itself counts as the loss that is being recorded. */
 static inline int pk_other_loss(const pk_segment *s, int64_t of_ns, int64_t start_ns, int64_t end_ns) {
-    const char provisional[40] = PK_FEED_DOWN;
     uint64_t count = pk_load(&s->header->table_count);
     for (uint64_t i = 0; i < count && i < s->table_capacity - 1u; i++) {
         const pk_gap *gap = pk_gap_at(s, count - 1 - i);
-        char cause[40];
-        pk_copy_out(cause, gap->cause, 5);
         if (!pk_load(&gap->repaired) && (int64_t)pk_load(&gap->start_ns) != of_ns &&
             (int64_t)pk_load(&gap->start_ns) < end_ns && start_ns < (int64_t)pk_load(&gap->end_ns) &&
-            memcmp(cause, provisional, sizeof cause)) {
+            !pk_is_provisional(gap)) {
             return 1;
         }
     }
     return 0;
+}
+
+/* The flags of a row by which a gap that is repaired touched it; REPAIRED alone for one that
+ * opened or ended with the gap's trades when it was the newest. */
+static inline int64_t pk_gap_marks(const pk_row *row, const pk_side *side, int64_t start_ns, int64_t end_ns) {
+    int64_t whole = row->time * PK_NS >= start_ns ? PK_PARTIAL : 0;
+    int opens = start_ns <= side->open_time && side->open_time < end_ns;
+    int closes = start_ns <= side->close_time && side->close_time < end_ns;
+    int64_t made = row->count > 0 && (opens || closes) ? PK_REPAIRED & ~row->flags : 0;
+    return made | (row->flags & (PK_GAP | PK_REVISED | whole));
 }
 
 /* Rows of a repaired gap are exact: placeholders become what they stand for. */
@@ -293,7 +304,7 @@ static inline void pk_mark_repaired(pk_market *m, pk_bars *b, int64_t start_ns, 
     for (uint64_t i = b->head; i-- > b->first;) {
         pk_own_row(b, i, &row, &side);
         int64_t row_ns = row.time * PK_NS, row_end_ns = (row.time + b->period) * PK_NS;
-        int64_t marks = row.flags & (PK_GAP | PK_REVISED | (row_ns >= start_ns ? PK_PARTIAL : 0));
+        int64_t marks = pk_gap_marks(&row, &side, start_ns, end_ns);
         if (row_end_ns <= start_ns) {
             break;
         }
@@ -351,18 +362,25 @@ static inline void pk_list_gap(pk_market *m, int64_t start_ns, int64_t end_ns, i
  * The shortest ring's record is what a later writer goes by: it is opened first, closed last. */
 static inline int pk_add_gap(pk_market *m, int64_t start_ns, int64_t end_ns, const char *cause, int repaired) {
     const pk_word *count = &m->bars[0]->segment.header->table_count;
-    int error = repaired && m->resume != PK_RESUME_NOT ? pk_complete_gap(m, end_ns) : 0;
+    int error = repaired ? pk_complete_gap(m, end_ns) : 0;
     if (error) {
         return error;
     }
     uint64_t known = pk_load(count);
     pk_list_gap(m, start_ns, end_ns, !repaired);
+    if (!repaired && m->status != PK_LIVE && m->told_until_ns > start_ns) {
+        m->told_until_ns = start_ns;
+    }
     for (int i = 0; i < m->periods; i++) {
         pk_bars *b = m->bars[repaired ? m->periods - 1 - i : i];
         if (repaired) {
             pk_mark_repaired(m, b, start_ns, end_ns);
         }
         pk_put_gap(&b->segment, start_ns, end_ns, cause, repaired);
+        if (repaired) {
+            pk_close_provisional(&b->segment, pk_bar_time(start_ns / PK_NS, b->period) * PK_NS,
+                                 (pk_bar_time((end_ns - 1) / PK_NS, b->period) + b->period) * PK_NS);
+        }
     }
     if (pk_load(count) != known) {
         pk_count(m, PK_N_GAPS);

@@ -167,22 +167,50 @@ static inline void pk_write_gap(pk_segment *s, uint64_t number, const uint64_t *
     pk_place_gap(s);
 }
 
-/* A new record, or another end, cause and state for the one that starts there. */
-static inline void pk_put_gap(pk_segment *s, int64_t start_ns, int64_t end_ns, const char *cause, int repaired) {
-    uint64_t count = pk_load(&s->header->table_count), place = count;
-    uint64_t words[8] = {(uint64_t)start_ns, (uint64_t)end_ns, 0, 0, 0, 0, 0, (uint64_t)repaired};
-    uint64_t old[5];
-    const char provisional[sizeof old] = PK_FEED_DOWN;
-    memcpy(words + 2, cause, strnlen(cause, sizeof old - 1));
-    for (uint64_t i = count; i-- > count - pk_known_gaps(s, count) && place == count;) {
+static inline int pk_is_provisional(const pk_gap *gap) {
+    const char provisional[40] = PK_FEED_DOWN;
+    char cause[40];
+    pk_copy_out(cause, gap->cause, 5);
+    return !memcmp(cause, provisional, sizeof cause);
+}
+
+/* The newest record that starts there, else the newest provisional one that overlaps; `count`
+ * if there is none. */
+static inline uint64_t pk_find_gap(const pk_segment *s, uint64_t count, int64_t start_ns, int64_t end_ns) {
+    uint64_t found = count;
+    for (uint64_t i = count; i-- > count - pk_known_gaps(s, count);) {
         const pk_gap *gap = pk_gap_at(s, i);
         int64_t start = (int64_t)pk_load(&gap->start_ns), end = (int64_t)pk_load(&gap->end_ns);
-        pk_copy_out(old, gap->cause, 5);
-        if (start == start_ns || (start < end_ns && start_ns < end && !memcmp(old, provisional, sizeof old))) {
-            place = i;
+        if (start == start_ns) {
+            return i;
+        }
+        if (found == count && start < end_ns && start_ns < end && pk_is_provisional(gap)) {
+            found = i;
         }
     }
-    pk_write_gap(s, place, words);
+    return found;
+}
+
+/* A new record, or another end, cause and state for the one that starts there. */
+static inline void pk_put_gap(pk_segment *s, int64_t start_ns, int64_t end_ns, const char *cause, int repaired) {
+    uint64_t words[8] = {(uint64_t)start_ns, (uint64_t)end_ns, 0, 0, 0, 0, 0, (uint64_t)repaired};
+    size_t length = strlen(cause), most = sizeof ((pk_gap *)0)->cause - 1;
+    memcpy(words + 2, cause, length < most ? length : most);
+    pk_write_gap(s, pk_find_gap(s, pk_load(&s->header->table_count), start_ns, end_ns), words);
+}
+
+/* Provisional records of bars that a repaired gap covers: these were repaired too. */
+static inline void pk_close_provisional(pk_segment *s, int64_t start_ns, int64_t end_ns) {
+    uint64_t count = pk_load(&s->header->table_count), words[8];
+    for (uint64_t i = count - pk_known_gaps(s, count); i < count; i++) {
+        const pk_gap *gap = pk_gap_at(s, i);
+        if (start_ns <= (int64_t)pk_load(&gap->start_ns) && (int64_t)pk_load(&gap->end_ns) <= end_ns &&
+            !pk_load(&gap->repaired) && pk_is_provisional(gap)) {
+            pk_copy_out(words, (const pk_word *)gap, 8);
+            words[7] = 1;
+            pk_write_gap(s, i, words);
+        }
+    }
 }
 
 /* Copy the newest records, oldest first, and say how many (gaps: room for table_capacity);
