@@ -123,6 +123,14 @@ async def test_a_step_of_zero_is_no_filter() -> None:
     assert found.market.price_tick == found.market.size_tick == Decimal("1e-8")
 
 
+async def test_steps_of_whole_numbers_are_written_without_exponents() -> None:
+    symbol = spot_symbol("AAA", "BTC", filters=filters("10.00000000", "1.00000000"))
+    async with Venue(INFO, ok(info(symbol))).open_client() as client:
+        market = (await client.symbol("aaabtc")).market
+    steps = (market.price_tick, market.size_tick, market.max_size)
+    assert [str(step) for step in steps] == ["10", "1", "9000"]
+
+
 async def test_a_contract_with_an_odd_day_is_left_out() -> None:
     odd = [contract("BTCUSDT_SOON"), contract("BTCUSDT_261325")]
     async with Venue(USDM_INFO, ok(info(*odd, contract("BTCUSDT")))).open_client() as c:
