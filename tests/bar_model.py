@@ -119,8 +119,9 @@ class Row:
 
 def runs(bars: Sequence[int], period: int) -> list[tuple[int, int]]:
     """The start and end of each run of neighbours."""
-    starts = [bar for bar in bars if bar - period not in bars]
-    ends = [bar + period for bar in bars if bar + period not in bars]
+    among = set(bars)
+    starts = [bar for bar in bars if bar - period not in among]
+    ends = [bar + period for bar in bars if bar + period not in among]
     return list(zip(starts, ends, strict=True))
 
 
@@ -507,7 +508,7 @@ class MarketModel:
         for row in ring.rows:
             begin, end = row.time * NS, (row.time + ring.period) * NS
             gone = row.flags & (GAP | (PARTIAL if begin >= start_ns else 0))
-            made = any(start_ns <= time_ns < end_ns for time_ns in row.ends)
+            made = any(start_ns < time_ns < end_ns for time_ns in row.ends)
             touched = begin < end_ns and start_ns < end
             other = any(
                 not record.repaired

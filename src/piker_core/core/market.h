@@ -291,8 +291,8 @@ static inline int pk_other_loss(const pk_segment *s, int64_t of_ns, int64_t star
  * opened or ended with the gap's trades when it was the newest. */
 static inline int64_t pk_gap_marks(const pk_row *row, const pk_side *side, int64_t start_ns, int64_t end_ns) {
     int64_t whole = row->time * PK_NS >= start_ns ? PK_PARTIAL : 0;
-    int opens = start_ns <= side->open_time && side->open_time < end_ns;
-    int closes = start_ns <= side->close_time && side->close_time < end_ns;
+    int opens = start_ns < side->open_time && side->open_time < end_ns;
+    int closes = start_ns < side->close_time && side->close_time < end_ns;
     int64_t made = row->count > 0 && (opens || closes) ? PK_REPAIRED & ~row->flags : 0;
     return made | (row->flags & (PK_GAP | PK_REVISED | whole));
 }

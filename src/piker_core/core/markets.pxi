@@ -110,6 +110,12 @@ cdef class Market:
         return self.native.last_time_ns
 
     @property
+    def live_since_ns(self) -> int | None:
+        """UTC nanoseconds from when on all trades are told; None while that is not known."""
+        cdef bint known = self.native.live_from_ns < INT64_MAX
+        return self.native.live_from_ns if known and self.native.status == PK_LIVE else None
+
+    @property
     def last_price(self) -> float:
         """Price of the newest trade, or the `last` of a quote; 0.0 if neither came."""
         return self.native.last_price
