@@ -35,15 +35,19 @@ def point(monkeypatch: pytest.MonkeyPatch) -> Point:
     return make_point(monkeypatch)
 
 
-async def settle_filled(feed: pk.Feed) -> None:
+def calls(venue: Venue) -> int:
+    return sum(venue.statistics().rest_requests.values())
+
+
+async def settle_filled(venue: Venue, feed: pk.Feed) -> None:
     """Settled, and nothing more is asked of REST."""
     for flume in feed.flumes.values():
         await wait_until(lambda hist=flume.hist: hist.head - hist.first > 10)
     await settle(feed)
-
-
-def calls(venue: Venue) -> int:
-    return sum(venue.statistics().rest_requests.values())
+    asked = -1
+    while asked != calls(venue):
+        asked = calls(venue)
+        await trio.sleep(0.5)
 
 
 # REST
@@ -53,7 +57,7 @@ async def test_repair_waits_for_a_venue_that_throttles_and_fails(
     point: Point, namespace: str
 ) -> None:
     async with point() as venue, pk.open_feed(BOTH) as feed:
-        await settle_filled(feed)
+        await settle_filled(venue, feed)
         venue.faults.throttle(2)
         venue.faults.html(2, status=502)
         venue.faults.unavailable(2)
@@ -66,7 +70,7 @@ async def test_repair_waits_for_a_venue_that_throttles_and_fails(
 
 async def test_nobody_calls_before_a_ban_ends(point: Point, namespace: str) -> None:
     async with point() as venue, pk.open_feed(BOTH) as feed:
-        await settle_filled(feed)
+        await settle_filled(venue, feed)
         began_s = trio.current_time()
         venue.faults.ban(2.0)
         before = calls(venue)
