@@ -21,7 +21,7 @@ SITE = Site(
     settings={
         "liveness_s": 2,
         "ack_timeout_s": 2,
-        "rotate_s": 20,
+        "rotate_s": 5,
         "overlap_s": 0.5,
         "status_s": 1,
         "audit_s": 5,
