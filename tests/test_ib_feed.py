@@ -80,7 +80,7 @@ async def a_cut_connection_costs_no_trade_and_leaves_a_repaired_gap() -> None:
             assert not wrong_rows(venue, forex.rt, "EUR.USD", what="BID", fields="ohlc")
 
 
-async def an_outage_of_the_link_is_repaired_with_and_without_subscriptions(
+async def an_outage_is_repaired_with_and_without_subscriptions(
     lost: bool,
 ) -> None:
     async with point() as venue:
