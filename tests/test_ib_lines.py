@@ -48,7 +48,8 @@ async def test_a_market_refused_later_leaves_the_others_alone_and_comes_back(
             venue.faults.refuse_symbol("AAPL")
             venue.faults.cut()
             await wait_repaired(feed.flumes[future])
-            assert feed.flumes[STOCK].status == "reconnecting"
+            assert feed.flumes[STOCK].status == "stopped"
+            assert feed.flumes[STOCK].rt.status_reason == "refused (354)"
             assert not wrong_rows(venue, feed.flumes[future].rt, symbol)
             venue.faults.refuse_symbol("AAPL", False)
             await wait_repaired(feed.flumes[STOCK])

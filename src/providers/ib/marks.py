@@ -16,7 +16,8 @@ from typing import NamedTuple
 
 SURE = 3
 WAIT_S = 0.5
-_KEEP_NS = 10_000_000_000
+_KEEP_NS = 5_000_000_000
+_MOST = 200
 
 
 class Told(NamedTuple):
@@ -34,7 +35,7 @@ class Marks:
 
     def __init__(self) -> None:
         self._told: deque[Told] = deque()
-        self._marks: deque[Told] = deque()
+        self._marks: deque[Told] = deque(maxlen=_MOST)
         self._sum = Decimal(0)
         self.begin()
 
