@@ -28,6 +28,7 @@ NO_NETWORK = {
     "PIKER_KRAKEN__REST_URL": "http://127.0.0.1:1",
     "PIKER_KRAKEN__WS_URL": "ws://127.0.0.1:1/v2",
     "PIKER_KRAKEN__REST_ATTEMPTS": "1",
+    "PIKER_IB__PORT": "1",
     "PIKER_CONFIG": "/dev/null",
 }
 Done = subprocess.CompletedProcess[str]

@@ -142,6 +142,10 @@ def test_the_command_is_an_entry_point() -> None:
 def test_every_third_party_import_is_a_declared_dependency() -> None:
     dependencies = project_table()["dependencies"]
     assert isinstance(dependencies, list)
+    extras = project_table()["optional-dependencies"]
+    assert isinstance(extras, dict)
+    for extra in extras.keys() - {"bench", "dev"}:
+        dependencies += extras[extra]
     declared = {requirement_name(requirement) for requirement in dependencies}
     known = declared | PACKAGES | set(sys.stdlib_module_names)
     undeclared = {

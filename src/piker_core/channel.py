@@ -31,6 +31,11 @@ class EngineChannel(trio.abc.SendChannel[Any]):
         self._yield_at = 0.0
         self._closed = False
 
+    @property
+    def namespace(self) -> str:
+        """Where the engine's rings are."""
+        return self._engine.namespace
+
     def send_nowait(self, value: Any) -> int:
         """Push one quote at once; how many ticks were taken."""
         if self._closed:

@@ -68,7 +68,7 @@ cdef class BarWriter:
         _check_errno(pk_reserve(&self.native.segment, self.native.first - count, self.native.head), self.fqme)
         pk_prepend(&self.native, native, side, count)
         if not times:
-            pk_begin_with_history(&self.market.native)
+            pk_begin_with_history(&self.market.native, self.market.engine.clock_ns)  # else by the clock's next step
         pk_wake(&self.native.segment)
         return count
 

@@ -1,0 +1,36 @@
+"""Interactive Brokers: any contract class by TWS or the IB Gateway; extra `ib`."""
+
+from piker_core.dtypes import OHLCV_DTYPE as ohlc_dtype
+
+from .api import (
+    Client,
+    get_client,
+    get_mkt_info,
+    name,
+    open_symbol_search,
+)
+from .config import Config
+from .feed import stream_quotes
+from .history import open_history_client
+from .tape import norm_trade
+
+capabilities = {
+    "quotes": True,
+    "history": True,
+    "search": True,
+    "orders": False,
+}
+
+__all__ = [
+    "Client",
+    "Config",
+    "capabilities",
+    "get_client",
+    "get_mkt_info",
+    "name",
+    "norm_trade",
+    "ohlc_dtype",
+    "open_history_client",
+    "open_symbol_search",
+    "stream_quotes",
+]
