@@ -8,7 +8,6 @@ prices of a market whose bars are made of quotes are not compared.
 from typing import Any
 
 from providers.ib.venue import LENIENT, PATIENCE, open_venue
-
 from tests.storm_site import COMMON, MOST_S, Site, Strike
 
 STOCK, CRYPTO, FOREX = "aapl.nasdaq", "btcusd.paxos", "eurusd.idealpro"
