@@ -8,7 +8,7 @@ import pytest
 import trio
 
 import piker_core as pk
-from providers.ib.venue import Limits, Tape
+from providers.ib.venue import HistoryLimits, Limits, Tape
 from tests.ib_gateway import (
     CRYPTO,
     FOREX,
@@ -209,8 +209,11 @@ async def test_a_gap_too_long_for_its_trades_is_rebuilt_from_bars(
     namespace: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("providers.ib.archive.PAGE_TICKS", 5)
-    settings = {"repair_pages": 2}
-    async with open_pointed(monkeypatch, settings=settings) as venue:
+    settings = {"repair_pages": 2, "burst_requests": 90, "history_requests": 500}
+    limits = HistoryLimits(identical_s=0.0, same=100, requests=1000)
+    async with open_pointed(
+        monkeypatch, settings=settings, history_limits=limits
+    ) as venue:
         future, symbol = front(venue)
         async with pk.open_feed([future]) as feed:
             flume = feed.flumes[future]
