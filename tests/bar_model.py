@@ -543,8 +543,11 @@ class MarketModel:
             told = self.live_from_ns != FOREVER
             if self.loss == "none" and self.rings[0].fresh and told:
                 self.loss = "lost"
+        starts = rows and not ring.rows
         ring.rows[:0] = rows
         ring.first -= count
+        if starts and self.live_from_ns <= self.clock_ns:
+            self.step(self.clock_ns)
         return count
 
     def reopen(self) -> None:

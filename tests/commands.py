@@ -57,7 +57,7 @@ async def get_mkt_info(symbol):
         raise pk.NotFound("fake has no market 'nosuch'")
     return MktPair(base=Asset("b"), quote=Asset("q"), symbol=symbol, provider=name,
                    venue_symbol=symbol, price_tick=Decimal("0.1"),
-                   size_tick=Decimal("1e-8"))
+                   size_tick=Decimal("1e-8"), kind="perp")
 
 @asynccontextmanager
 async def open_symbol_search():

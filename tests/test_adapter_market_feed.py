@@ -62,6 +62,32 @@ async def test_what_comes_in_during_the_first_fetch_is_held_and_told_once(
         assert gaps(host) == [] and not market.incomplete
 
 
+async def test_what_comes_in_while_the_minute_is_pushed_comes_behind_it(
+    namespace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with open_host(namespace) as host:
+        market = add(host, Listing())
+        live = [tick(n, NOW_NS + 5 * NS + n) for n in range(300, 303)]
+        pushed: list[int] = []
+        send = host.send
+
+        async def send_slowly(quote_: Any) -> bool:
+            done = await send(quote_)
+            pushed.extend(each["id"] for each in quote_["ticks"])
+            if live:  # another task's frame
+                await market.take(quote(live.pop(0)))
+            return done
+
+        monkeypatch.setattr(host, "send", send_slowly)
+        market.up(NOW_NS)
+        await market.take(quote(tick(299, NOW_NS + 4 * NS)))
+        listed = [tick(n, NOW_NS + n * NS // 100) for n in range(100, 300)]
+        await market.release(rows(listed), now_ns=NOW_NS + 4 * NS)
+        await market.take(quote(tick(303, NOW_NS + 6 * NS)))
+        assert pushed == list(range(100, 304)) and not market.incomplete
+        assert market.handle.statistics()["late"] == 0
+
+
 async def test_trades_from_before_the_minute_are_no_news_and_not_missing(
     namespace: str,
 ) -> None:

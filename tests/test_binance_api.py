@@ -1,6 +1,7 @@
 """Binance's markets by name, its recorded answers decoded, its configuration."""
 
 import json
+import re
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -122,6 +123,14 @@ async def test_a_step_of_zero_is_no_filter() -> None:
     assert found.market.price_tick == found.market.size_tick == Decimal("1e-8")
 
 
+async def test_steps_of_whole_numbers_are_written_without_exponents() -> None:
+    symbol = spot_symbol("AAA", "BTC", filters=filters("10.00000000", "1.00000000"))
+    async with Venue(INFO, ok(info(symbol))).open_client() as client:
+        market = (await client.symbol("aaabtc")).market
+    steps = (market.price_tick, market.size_tick, market.max_size)
+    assert [str(step) for step in steps] == ["10", "1", "9000"]
+
+
 async def test_a_contract_with_an_odd_day_is_left_out() -> None:
     odd = [contract("BTCUSDT_SOON"), contract("BTCUSDT_261325")]
     async with Venue(USDM_INFO, ok(info(*odd, contract("BTCUSDT")))).open_client() as c:
@@ -228,6 +237,16 @@ def test_a_kept_table_without_statuses_is_passed_over(
     path.write_bytes(path.read_bytes().replace(b'"status"', b'"mood"'))
     assert trio.run(ask) == first and venue.count(INFO) == 2
     assert "is passed over" in caplog.text
+
+
+async def test_a_symbol_that_is_gone_does_not_hide_the_others() -> None:
+    gone = error(-1121, "Invalid symbol.")
+    venue = Venue(INFO, ok(SPOT), gone, ok(info(spot_symbol("ETH", "BTC"))))
+    async with venue.open_client() as client:
+        symbols = [await client.symbol(name) for name in ("btcusdt", "ethbtc")]
+        assert await client.spot.statuses(symbols) == {"ETHBTC": "TRADING"}
+        venue.path, venue.script = "/api/v3/ticker/price", [gone]
+        assert await client.spot.prices(symbols) == {"BTCUSDT": 4.000002}
 
 
 # Search
@@ -374,6 +393,25 @@ def test_every_key_can_come_from_the_environment() -> None:
     config = load_section("binance", api.Config, environ=environ)
     assert config.trades == "aggtrade" and config.of_usdm().rest_rate == 7
     assert config.api_key.reveal() == "hush" and "hush" not in repr(config)
+
+
+def test_the_documents_tell_every_key_and_its_default() -> None:
+    text = (Path(__file__).parents[1] / "docs" / "binance.md").read_text()
+    told: dict[str, str] = {}
+    for line in text.partition("## Settings")[2].splitlines():
+        if line.startswith("| `"):
+            keys, defaults = (
+                re.findall(r"`([^`]+)`", line.split("|")[1]),
+                line.split("|"),
+            )
+            values = defaults[2].replace("`", "").split(",")
+            told |= {key: each.strip() for key, each in zip(keys, values, strict=True)}
+    config = api.Config()
+    secret = {"api_key", "api_secret"}
+    assert told.keys() >= set(api.Config.__annotations__) - secret
+    for key, value in told.items():
+        default = getattr(config, key)
+        assert value == (default if isinstance(default, str) else f"{default:g}"), key
 
 
 @pytest.mark.parametrize("key", ["rest_url", "usdm_rest_url"])

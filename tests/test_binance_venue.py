@@ -76,10 +76,16 @@ SYMBOLS = {
 }
 
 
-@pytest.mark.parametrize("session", SYMBOLS)
-async def test_a_recorded_session_gets_every_kind_of_frame_it_got(
-    venue: Venue, captures: Path, session: str
+async def test_recorded_sessions_get_every_kind_of_frame_they_got(
+    venue: Venue, captures: Path
 ) -> None:
+    async with trio.open_nursery() as nursery:
+        for session in SYMBOLS:
+            nursery.start_soon(hear_all_kinds, venue, captures, session)
+
+
+async def hear_all_kinds(venue: Venue, captures: Path, session: str) -> None:
+    """Connect as in a recorded session, until all kinds of its frames have come."""
     text = (captures / "binance" / f"recording_{session}.ws.1.0").read_text()
     opening, *lines = text.strip().splitlines()
     path = "/" + opening.partition(" <-> ")[0].split("/", 3)[3]
@@ -95,26 +101,33 @@ async def test_a_recorded_session_gets_every_kind_of_frame_it_got(
 
 
 USDM_EVENTS = {
-    "trade": ("public", "e E T s t p q X m st"),
-    "bookTicker": ("public", "e u s ps b B a A T E st"),
-    "depth@100ms": ("public", "e E T s ps U u pu b a st"),
-    "depth5@100ms": ("public", "e E T s ps U u pu b a st"),
-    "aggTrade": ("market", "e E a s p q nq f l T m st"),
-    "kline_1m": ("market", "e E s k"),
-    "miniTicker": ("market", "e E s c o h l v q ps st"),
-    "ticker": ("market", "e E s p P w c Q o h l v q O C F L n ps st"),
+    "public": {
+        "trade": "e E T s t p q X m st",
+        "bookTicker": "e u s ps b B a A T E st",
+        "depth@100ms": "e E T s ps U u pu b a st",
+        "depth5@100ms": "e E T s ps U u pu b a st",
+    },
+    "market": {
+        "aggTrade": "e E a s p q nq f l T m st",
+        "kline_1m": "e E s k",
+        "miniTicker": "e E s c o h l v q ps st",
+        "ticker": "e E s p P w c Q o h l v q O C F L n ps st",
+    },
 }
 
 
-@pytest.mark.parametrize("kind", USDM_EVENTS)
+@pytest.mark.parametrize("route", USDM_EVENTS)
 async def test_usdm_frames_have_the_keys_of_the_documents(
-    venue: Venue, kind: str
+    venue: Venue, route: str
 ) -> None:
-    route, keys = USDM_EVENTS[kind]
-    name = f"btcusdt@{kind}"
-    async with open_client(usdm(venue, f"/{route}", name)) as client:
-        event = await client.wait_stream(name)
-        assert " ".join(event) == keys
+    wanted = {f"btcusdt@{kind}": keys for kind, keys in USDM_EVENTS[route].items()}
+    async with open_client(usdm(venue, f"/{route}", *wanted)) as client:
+        heard: dict[str, Any] = {}
+        while heard.keys() != wanted.keys():
+            frame = await client.read()
+            heard[frame["stream"]] = frame["data"]
+    for name, event in heard.items():
+        assert " ".join(event) == wanted[name]
         prices = [event[key] for key in "pbac" if isinstance(event.get(key), str)]
         assert all(len(price.partition(".")[2]) == 2 for price in prices)
 
@@ -146,15 +159,21 @@ async def test_streams_are_wrapped_on_stream_and_raw_on_ws(venue: Venue) -> None
 
 
 async def test_times_are_in_milliseconds_or_in_microseconds(venue: Venue) -> None:
+    async with trio.open_nursery() as nursery:
+        for unit, digits in (("MILLISECOND", 13), ("microsecond", 16)):
+            nursery.start_soon(hear_times, venue, unit, digits)
+
+
+async def hear_times(venue: Venue, unit: str, digits: int) -> None:
+    """Times of trades and klines have so many digits in a unit."""
     names = ("btcusdt@trade", "btcusdt@kline_1s")
-    for unit, digits in (("MILLISECOND", 13), ("microsecond", 16)):
-        url = f"{combined(venue, *names)}&timeUnit={unit}"
-        async with open_client(url) as client:
-            trade = await client.wait_stream(names[0])
-            kline = (await client.wait_stream(names[1]))["k"]
-        assert [len(str(trade[key])) for key in "ET"] == [digits] * 2
-        assert [len(str(kline[key])) for key in "tT"] == [digits] * 2
-        assert (kline["T"] + 1) % 10 ** (digits - 10) == 0
+    url = f"{combined(venue, *names)}&timeUnit={unit}"
+    async with open_client(url) as client:
+        trade = await client.wait_stream(names[0])
+        kline = (await client.wait_stream(names[1]))["k"]
+    assert [len(str(trade[key])) for key in "ET"] == [digits] * 2
+    assert [len(str(kline[key])) for key in "tT"] == [digits] * 2
+    assert (kline["T"] + 1) % 10 ** (digits - 10) == 0
 
 
 async def test_usdm_streams_are_only_to_be_had_on_their_route(venue: Venue) -> None:

@@ -189,6 +189,8 @@ async def test_a_refused_symbol_is_unknown_until_it_is_known_again(
             await client.wait_stream(TRADES)
         assert not client.events(name)
         assert (await caller.error("trades?symbol=ETHUSDT"))[0] == -1121
+        listed = (await caller.get("exchangeInfo"))["symbols"]
+        assert not [row for row in listed if row["symbol"] == "ETHUSDT"]
         await caller.get("trades?symbol=BTCUSDT")
         venue.faults.refuse_symbol("ETHUSDT", False)
         await client.ask("SUBSCRIBE", name)

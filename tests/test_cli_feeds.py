@@ -264,6 +264,7 @@ def test_a_search_prints_the_markets_found(
     done = run("search", "aa", "--provider", name, "--json")
     [market] = records(done.stdout)
     assert (market["fqme"], market["price_tick"]) == (f"aaa.{name}", "0.1")
+    assert (market["kind"], market["market_kind"]) == ("market", "perp")
     table = run("search", "aa", "--provider", name)
     assert f"aaa.{name}" in table.stdout
 

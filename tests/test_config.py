@@ -80,6 +80,15 @@ def test_a_mistake_in_the_environment_is_named_too(
     assert "PIKER_KRAKEN__" in str(caught.value)
 
 
+def test_a_key_that_is_nearly_right_is_said_to_be_meant(write: Writer) -> None:
+    where = write("[kraken]\nws_urll = 'ws://x'\n")
+    with pytest.raises(pk.ConfigError, match=r"ws_urll; did you mean ws_url\?"):
+        load_section("kraken", Venue, environ=where)
+    where = write("") | {"PIKER_KRAKEN__TRYES": "3"}
+    with pytest.raises(pk.ConfigError, match=r"did you mean PIKER_KRAKEN__TRIES\?"):
+        load_section("kraken", Venue, environ=where)
+
+
 def test_an_unreadable_file_is_an_error_not_a_default(tmp_path: Path) -> None:
     with pytest.raises(pk.ConfigError, match="cannot be read"):
         load_section("kraken", Venue, environ={"PIKER_CONFIG": str(tmp_path)})

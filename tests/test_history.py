@@ -73,7 +73,7 @@ def fast() -> Pace:
 
 def open_ring(engine: Any, live_s: int | None) -> tuple[Any, Any]:
     market = engine.add_market(FQME, periods=(1,), capacity={1: 5000})
-    market.set_status("live")
+    market.set_status("live", since_ns=(live_s or int(time.time())) * NS)
     if live_s is not None:
         engine.push_trade(market, live_s * NS, 50.0, 1.0, id=1)
     return market, market.bars[1]
@@ -84,8 +84,8 @@ async def test_frames_are_stitched_below_the_live_rows(
 ) -> None:
     book = Book(now_s - 5000)
     with pk.open_engine("kraken", tick_capacity=64) as engine:
-        _, ring = open_ring(engine, now_s)
-        added = await backfill(book.get_ohlc, ring, 450, fast())
+        market, _ring = open_ring(engine, now_s)
+        added = await backfill(book.get_ohlc, market, 1, 450, fast())
         with pk.attach_bars(FQME) as bars:
             rows = bars.snapshot(1000)
     assert 449 <= added <= 452 and len(rows) == added + 1
@@ -101,7 +101,7 @@ async def test_an_empty_ring_is_filled_up_to_now(
     book = Book(now_s - 5000)
     with pk.open_engine("kraken", tick_capacity=64) as engine:
         market, ring = open_ring(engine, None)
-        assert await backfill(book.get_ohlc, ring, 150, fast()) >= 150
+        assert await backfill(book.get_ohlc, market, 1, 150, fast()) >= 150
         last_s = ring.times()[1]
         assert last_s == pytest.approx(now_s - 1, abs=2)
         engine.step((last_s + 2) * NS)
@@ -119,8 +119,8 @@ async def test_a_hole_of_hours_is_stepped_over(
     book = Book(now_s - 20_000)
     book.holes = [(now_s - 4000, now_s - 200)]
     with pk.open_engine("kraken", tick_capacity=64) as engine:
-        _, ring = open_ring(engine, now_s)
-        await backfill(book.get_ohlc, ring, 4200, fast())
+        market, _ring = open_ring(engine, now_s)
+        await backfill(book.get_ohlc, market, 1, 4200, fast())
         with pk.attach_bars(FQME) as bars:
             rows = bars.snapshot(10_000)
     assert rows["time"][0] == pytest.approx(now_s - 4200, abs=2)
@@ -133,8 +133,8 @@ async def test_it_ends_at_the_listing(
 ) -> None:
     book = Book(now_s - 130)
     with pk.open_engine("kraken", tick_capacity=64) as engine:
-        _, ring = open_ring(engine, now_s)
-        assert await backfill(book.get_ohlc, ring, 4000, fast()) == 130
+        market, _ring = open_ring(engine, now_s)
+        assert await backfill(book.get_ohlc, market, 1, 4000, fast()) == 130
 
 
 async def test_a_throttle_is_waited_for_and_a_fault_tried_again(
@@ -148,8 +148,8 @@ async def test_a_throttle_is_waited_for_and_a_fault_tried_again(
     ]
     began = trio.current_time()
     with pk.open_engine("kraken", tick_capacity=64) as engine:
-        _, ring = open_ring(engine, now_s)
-        assert await backfill(book.get_ohlc, ring, 200, fast()) >= 199
+        market, _ring = open_ring(engine, now_s)
+        assert await backfill(book.get_ohlc, market, 1, 200, fast()) >= 199
     assert trio.current_time() - began >= 30.0
     assert book.calls[0] == book.calls[3]
 
@@ -160,8 +160,8 @@ async def test_a_venue_that_goes_on_failing_ends_it(
     book = Book(now_s - 5000)
     book.errors = [pk.ProviderError("HTTP 502")] * 100
     with pk.open_engine("kraken", tick_capacity=64) as engine:
-        _, ring = open_ring(engine, now_s)
-        assert await backfill(book.get_ohlc, ring, 200, fast()) == 0
+        market, _ring = open_ring(engine, now_s)
+        assert await backfill(book.get_ohlc, market, 1, 200, fast()) == 0
     assert len(book.calls) == history.TRIES
 
 
@@ -170,15 +170,15 @@ async def test_seconds_between_history_and_the_first_live_row_are_flat(
 ) -> None:
     book = Book(now_s - 5000)
     with pk.open_engine("kraken", tick_capacity=64) as engine:
-        market, ring = open_ring(engine, None)
+        market, _ring = open_ring(engine, None)
 
         async def late_trade(*args: Any, **kwargs: Any) -> Any:
-            answer = await book.get_ohlc(*args, **kwargs)
+            rows, start_dt, end_dt = await book.get_ohlc(*args, **kwargs)
             if len(book.calls) == 1:  # the first live trade comes while we wait
                 engine.push_trade(market, (now_s + 4) * NS, 50.0, 1.0, id=1)
-            return answer
+            return rows[rows["time"] <= now_s], start_dt, end_dt
 
-        await backfill(late_trade, ring, 90, fast())
+        await backfill(late_trade, market, 1, 90, fast())
         with pk.attach_bars(FQME) as bars:
             rows = bars.snapshot(1000)
     assert (np.diff(rows["time"]) == 1).all() and rows["time"][-1] == now_s + 4
@@ -198,7 +198,6 @@ async def test_a_minute_that_ended_while_the_feed_opened_is_not_taken_for_flat(
     monkeypatch.setattr("piker_core.history.time.time", lambda: clock[0])
     with pk.open_engine("kraken", tick_capacity=64) as engine:
         market = engine.add_market(FQME, periods=(60,), capacity={60: 500})
-        market.set_status("live")
 
         async def get_ohlc(timeframe: float, end_dt: Any) -> Any:
             end_s = min(int(end_dt.timestamp()), int(clock[0]) // 60 * 60)
@@ -209,14 +208,50 @@ async def test_a_minute_that_ended_while_the_feed_opened_is_not_taken_for_flat(
             rows["volume"], rows["count"] = 1.0, 1
             if clock[0] < minute + 60:  # the next minute begins, and trades
                 clock[0] = minute + 60.2
+                market.set_status("live", since_ns=(minute + 60) * NS)
                 engine.push_trade(market, (minute + 60) * NS, 50.0, 1.0, id=1)
             return rows, None, None
 
-        await backfill(get_ohlc, market.bars[60], 5, fast())
+        await backfill(get_ohlc, market, 60, 5, fast())
         with pk.attach_bars(FQME, period=60) as bars:
             rows = bars.snapshot(3)
     assert rows["time"].tolist() == [minute - 60, minute, minute + 60]
     assert rows["count"].tolist() == [1, 1, 1]
+
+
+async def test_history_waits_for_a_feed_that_is_slow_to_be_live(
+    namespace: str,
+    now_s: int,
+    autojump_clock: trio.testing.MockClock,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    minute = now_s // 60 * 60 - 120
+    clock = [minute + 58.0]
+    monkeypatch.setattr("piker_core.history.time.time", lambda: clock[0])
+    with pk.open_engine("kraken", tick_capacity=64) as engine:
+        market = engine.add_market(FQME, periods=(60,), capacity={60: 500})
+        market.set_status("backfilling")
+
+        async def get_ohlc(timeframe: float, end_dt: Any) -> Any:
+            end_s = min(int(end_dt.timestamp()), int(clock[0]) // 60 * 60)
+            rows = np.zeros(5, pk.OHLCV_DTYPE)
+            rows["time"] = np.arange(end_s - 300, end_s, 60)
+            rows["volume"], rows["count"] = 1.0, 1
+            for field in ("open", "high", "low", "close", "bar_wap"):
+                rows[field] = 10.0
+            return rows, None, None
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(backfill, get_ohlc, market, 60, 5, fast())
+            await trio.sleep(4.0)
+            clock[0] = minute + 62.0
+            market.set_status("live", since_ns=(minute + 60) * NS)
+        engine.step(int((minute + 63) * NS))
+        with pk.attach_bars(FQME, period=60) as bars:
+            rows = bars.snapshot(3)
+    assert rows["time"].tolist() == [minute - 60, minute, minute + 60]
+    assert rows["count"].tolist() == [1, 1, 0]
+    assert not (rows["flags"] & int(pk.BarFlag.SYNTHETIC_GAP)).any()
 
 
 async def test_no_more_requests_run_at_once_or_a_second_than_allowed(
@@ -237,9 +272,9 @@ async def test_a_ring_with_history_is_left_alone(
 ) -> None:
     book = Book(now_s - 5000)
     with pk.open_engine("kraken", tick_capacity=64) as engine:
-        _, ring = open_ring(engine, now_s)
-        await backfill(book.get_ohlc, ring, 300, fast())
+        market, _ring = open_ring(engine, now_s)
+        await backfill(book.get_ohlc, market, 1, 300, fast())
         calls = len(book.calls)
-        await backfill(book.get_ohlc, ring, 200, fast())
+        await backfill(book.get_ohlc, market, 1, 200, fast())
     assert len(book.calls) == calls
     assert os.environ["PIKER_NAMESPACE"] == namespace

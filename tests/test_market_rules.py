@@ -59,6 +59,28 @@ def test_rows_since_the_feed_is_whole_again_are_no_placeholders(
     assert m.having(pk.BarFlag.SYNTHETIC_GAP, 60) == []
 
 
+def test_a_feed_that_is_down_right_after_its_first_history_was_live_until_then(
+    open_market: OpenMarket,
+) -> None:
+    m = open_market()
+    m.step(1)
+    m.step(7)  # live, and nothing has traded
+    history = np.zeros(5, pk.OHLCV_DTYPE)
+    history["time"] = T0 + np.arange(5)
+    for name in ("open", "high", "low", "close", "bar_wap"):
+        history[name] = 5.0
+    m.market.bars[1].prepend(history)
+    assert m.seconds() == list(range(8))
+    m.market.set_status("reconnecting")
+    m.gap(8, 10)
+    m.market.set_status("live")
+    m.step(10)
+    assert m.gaps() == [(8, 10, "lost", 0)]
+    assert m.having(pk.BarFlag.SYNTHETIC_GAP) == [8, 9]
+    m.gap(8, 10, repaired=True)
+    assert m.having(pk.BarFlag.SYNTHETIC_GAP) == []
+
+
 def test_a_bar_that_a_loss_reaches_into_is_partial_until_it_is_made_good(
     open_market: OpenMarket,
 ) -> None:

@@ -8,6 +8,7 @@ import os
 import stat
 import tomllib
 from collections.abc import Mapping
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -117,8 +118,11 @@ def _check_keys(
         if key not in allowed:
             spell = spelling.format
             written = str.upper if "__" in spelling else str
+            meant = get_close_matches(key, allowed, 1)
             raise ConfigError(
-                f"{where}: unknown key {spell(written(key))}; allowed: "
+                f"{where}: unknown key {spell(written(key))}; "
+                + "".join(f"did you mean {spell(written(name))}? " for name in meant)
+                + "allowed: "
                 + ", ".join(spell(written(name)) for name in allowed)
             )
 

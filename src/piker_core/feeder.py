@@ -229,7 +229,7 @@ class Feeder:
                         self._pace = Pace(erlangs, rate)
                     for period, rows in back.items():
                         if rows > 0 and period in market.bars:
-                            await backfill(ask, market.bars[period], rows, self._pace)
+                            await backfill(ask, market, period, rows, self._pace)
         except PikerError as error:
             log.warning("%s: back-fill ended: %s", market.fqme, error)
         except Exception:

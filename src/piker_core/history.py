@@ -10,7 +10,7 @@ import pendulum
 import trio
 from numpy.typing import NDArray
 
-from piker_core.core.engine import BarWriter
+from piker_core.core.engine import BarWriter, Market
 from piker_core.dtypes import OHLCV_DTYPE, BarFlag
 from piker_core.errors import DataThrottle, DataUnavailable, NoData, ProviderError
 from piker_core.tasks import Backoff
@@ -21,6 +21,13 @@ TRIES = 6
 """How often one frame is asked for before the back-fill is given up."""
 EMPTY_FRAMES = 50
 """How many empty spans in a row are stepped over."""
+LIVE_S = 20.0
+"""Longest wait for a market to be live: history must reach to where it begins."""
+CATCH_UP_S = (1.0, 2.0, 4.0)
+"""Waits for a venue that has not finished its newest bars yet..."""
+CATCH_UP_BARS = 5
+"""... if there are so few of them: more are a night or a quiet market."""
+NS = 1_000_000_000
 
 log = logging.getLogger("piker_core.history")
 
@@ -46,17 +53,17 @@ class Pace:
 
 
 async def backfill(
-    get_ohlc: GetOhlc, ring: BarWriter, rows_back: int, pace: Pace
+    get_ohlc: GetOhlc, market: Market, period: int, rows_back: int, pace: Pace
 ) -> int:
     """Prepend history until the ring reaches `rows_back` periods before now.
 
     How many rows were added. Stops early where there is no older history; a venue that
     goes on failing ends it with a warning, and what was fetched stays.
     """
-    period = ring.period
-    began_s = int(time.time())
-    oldest_s = began_s - rows_back * period
-    end_s = _first_s(ring) or began_s // period * period
+    ring = market.bars[period]
+    await _wait_live(market, ring)
+    oldest_s = int(time.time()) - rows_back * period
+    end_s = _end_s(ring)
     added, empty, frame_s = 0, 0, 600 * period
     while end_s > oldest_s and empty < EMPTY_FRAMES:
         rows = await _frame(get_ohlc, ring, end_s, pace)
@@ -67,13 +74,13 @@ async def backfill(
             end_s -= frame_s
             continue
         empty, frame_s = 0, len(rows) * period
-        if not added and _lags(rows, ring, began_s):
-            await trio.sleep(1.0)
-            end_s = _first_s(ring) or end_s  # the first live row may have come since
-            rows = await _frame(get_ohlc, ring, end_s, pace)
-            if rows is None or not len(rows):
+        for wait_s in CATCH_UP_S:
+            if added or not _lags(rows, market, ring):
                 break
-        rows = _joined(rows[rows["time"] >= oldest_s], ring, began_s)
+            await trio.sleep(wait_s)
+            newer = await _frame(get_ohlc, ring, _end_s(ring), pace)
+            rows = rows if newer is None or not len(newer) else newer
+        rows = _joined(rows[rows["time"] >= oldest_s], market, ring)
         if not len(rows) or ring.prepend(rows) < len(rows):
             break
         added += len(rows)
@@ -108,26 +115,50 @@ def _first_s(ring: BarWriter) -> int:
     return int(times[0]) if times else 0
 
 
-def _lags(rows: Rows, ring: BarWriter, began_s: int) -> bool:
-    """Whether the venue has not yet finished the row before the first live one."""
-    end_s = int(rows["time"][-1]) + ring.period
-    return end_s < min(_first_s(ring) or began_s // ring.period * ring.period, began_s)
+def _end_s(ring: BarWriter) -> int:
+    """Where history is to end: before the first row, or before the running bar."""
+    return _first_s(ring) or int(time.time()) // ring.period * ring.period
 
 
-def _joined(rows: Rows, ring: BarWriter, began_s: int) -> Rows:
+async def _wait_live(market: Market, ring: BarWriter) -> None:
+    """Until it is known where the feed's own rows begin, or that they do not now."""
+    with trio.move_on_after(LIVE_S):
+        while not _begins(market, ring):  # noqa: ASYNC110 - the rings have no event
+            await trio.sleep(0.1)
+
+
+def _begins(market: Market, ring: BarWriter) -> bool:
+    live = market.live_since_ns is not None
+    return live or market.status == "closed" or _first_s(ring) > 0
+
+
+def _lags(rows: Rows, market: Market, ring: BarWriter) -> bool:
+    """Whether the venue has not yet finished the rows before the feed's own."""
+    live_ns = market.live_since_ns
+    if live_ns is None:
+        return False
+    live_s, first_s = live_ns // NS // ring.period * ring.period, _first_s(ring)
+    if 0 < first_s < live_s:
+        return False  # rows of an earlier writer
+    begins_s = first_s or live_s
+    missing_s = begins_s - int(rows["time"][-1]) - ring.period
+    return 0 < missing_s <= CATCH_UP_BARS * ring.period
+
+
+def _joined(rows: Rows, market: Market, ring: BarWriter) -> Rows:
     """Rows that end where the ring begins.
 
     Between history that reaches the time when the feed was live already and the first
     live row nothing traded: those rows are flat.
     """
-    first_s = _first_s(ring)
+    first_s, live_ns = _first_s(ring), market.live_since_ns
     if not len(rows) or not first_s:
         return rows
     rows = rows[rows["time"] < first_s]
     if not len(rows):
         return rows
     end_s = int(rows["time"][-1]) + ring.period
-    if end_s >= first_s or end_s < began_s:
+    if end_s >= first_s or live_ns is None or end_s * NS < live_ns:
         return rows
     flat = np.zeros((first_s - end_s) // ring.period, OHLCV_DTYPE)
     flat["time"] = np.arange(end_s, first_s, ring.period)

@@ -12,6 +12,7 @@
 import logging
 import math
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import aclosing
 from typing import Any, Protocol
@@ -120,6 +121,7 @@ class MarketFeed:
         self.trading = True
         self.gaps: list[Gap] = []
         self.held: list[Quote] | None = None
+        self._behind: deque[Quote] | None = None
         self.held_until_s = 0.0
         self.seam_ns = 0
         self.floor_ns = 0
@@ -160,20 +162,24 @@ class MarketFeed:
     async def release(self, trades: Trades | None, *, now_ns: int) -> None:
         """End the hold: push the running minute's trades, then what came in meanwhile.
 
-        Without `trades` they are not known yet: that is a gap.
+        What comes in while they are pushed comes behind them, too. Without `trades`
+        they are not known yet: that is a gap.
         """
-        held, self.held = self.held or [], None
+        self._behind, self.held = deque(self.held or ()), None
         seam_ns, self.seam_ns = self.seam_ns, 0
         self.floor_ns = seam_ns
         self.started = True
-        if trades is None:
-            self._open_gap(seam_ns, now_ns, "start")
-            self._say_live()
-        else:
-            self._say_live(seam_ns)
-            await self.take_history(trades)
-        for quote in held:
-            await self._push_news(quote)
+        try:
+            if trades is None:
+                self._open_gap(seam_ns, now_ns, "start")
+                self._say_live()
+            else:
+                self._say_live(seam_ns)
+                await self.take_history(trades)
+            while self._behind:
+                await self._push_news(self._behind.popleft())
+        finally:
+            self._behind = None
 
     def down(self, cause: str, heard_ns: int) -> None:
         """The connection is gone; nothing was heard of it after `heard_ns`."""
@@ -258,6 +264,8 @@ class MarketFeed:
             quote = self._normalize(self.symbol, rows)
             if self.held is not None:
                 self.held.append(quote)
+            elif self._behind is not None:
+                self._behind.append(quote)
             elif repeated or not quote["ticks"][0].get("id", 1):
                 await self._push_news(quote)  # the engine does not know id 0 again
             else:

@@ -156,4 +156,6 @@ async def _search_one(name: str, pattern: str) -> list[dict[str, Any]]:
 def _market(provider: str, fqme: str, market: Any) -> dict[str, Any]:
     described = msgspec.to_builtins(market)
     fields = described if isinstance(described, dict) else {"description": described}
+    if "kind" in fields:  # a record's own is what the record is of
+        fields["market_kind"] = fields.pop("kind")
     return fields | {"fqme": fqme, "provider": provider}

@@ -36,7 +36,7 @@ cnp.import_array()
 
 cdef extern from "recover.h" nogil:
     int pk_take_ticks(pk_market *m, pk_tick *ticks, uint64_t count, uint64_t *taken) noexcept
-    void pk_begin_with_history(pk_market *m) noexcept
+    int pk_begin_with_history(pk_market *m, int64_t now_ns) noexcept
 
 include "segments.pxi"
 include "parse.pxi"

@@ -263,11 +263,14 @@ static inline void pk_set_status(pk_market *m, int status, const char *reason) {
     pk_show_status(m);
 }
 
-/* History in empty rings may end before the feed began: what lies between is lost. */
-static inline void pk_begin_with_history(pk_market *m) {
+/* History in empty rings may end before the feed began: what lies between is lost. The rows since
+ * then are made at once, as far as the clock has come: a feed that is down before its next step
+ * would not know any more that it was live. 0 or an errno. */
+static inline int pk_begin_with_history(pk_market *m, int64_t now_ns) {
     if (m->resume == PK_RESUME_NOT && m->fresh[0] && m->live_from_ns < INT64_MAX) {
         m->resume = PK_RESUME_LOST;
     }
+    return m->live_from_ns <= now_ns ? pk_step(m, now_ns) : 0;
 }
 
 /* ---- gaps ------------------------------------------------------------------------------------- */

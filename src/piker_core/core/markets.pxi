@@ -68,7 +68,7 @@ cdef class BarWriter:
         _check_errno(pk_reserve(&self.native.segment, self.native.first - count, self.native.head), self.fqme)
         pk_prepend(&self.native, native, side, count)
         if not times:
-            pk_begin_with_history(&self.market.native)
+            pk_begin_with_history(&self.market.native, self.market.engine.clock_ns)  # else by the clock's next step
         pk_wake(&self.native.segment)
         return count
 
@@ -108,6 +108,12 @@ cdef class Market:
     def last_time_ns(self) -> int:
         """UTC nanoseconds of the newest trade known, 0 if none."""
         return self.native.last_time_ns
+
+    @property
+    def live_since_ns(self) -> int | None:
+        """UTC nanoseconds from when on all trades are told; None while that is not known."""
+        cdef bint known = self.native.live_from_ns < INT64_MAX
+        return self.native.live_from_ns if known and self.native.status == PK_LIVE else None
 
     @property
     def last_price(self) -> float:

@@ -8,12 +8,14 @@ market data endpoints of the USD-M documents.
 """
 
 from collections.abc import Sequence
+from contextlib import suppress
 
 import msgspec
 import trio
 
 from piker_core.adapter.clock import VenueClock
 from piker_core.adapter.rest import Params, Reply, Request, Rest, RestStatistics, Site
+from piker_core.errors import NotFound
 from piker_core.symbol_cache import SymbolCache
 from piker_core.symbol_table import SymbolTable
 
@@ -145,28 +147,36 @@ class Side:
 
     async def statuses(self, symbols: Sequence[Symbol]) -> dict[str, str]:
         """The status of each symbol now, by the venue's names; one may be missing."""
-        params = self._naming(symbols)
-        reply = await self._get("exchangeInfo", params, "the status of symbols")
+        subject = "the status of symbols"
+        reply = await self._get_of("exchangeInfo", symbols, subject)
         return await trio.to_thread.run_sync(decode_statuses, reply)
 
     # Quotes
 
     async def prices(self, symbols: Sequence[Symbol]) -> dict[str, float]:
         """Last prices by the venue's names, of others too; 0 if it never traded."""
-        reply = await self._get("ticker/price", self._naming(symbols), _names(symbols))
+        reply = await self._get_of("ticker/price", symbols, _names(symbols))
         return decode_prices(reply)
 
     async def books(self, symbols: Sequence[Symbol]) -> dict[str, tuple[float, float]]:
         """Best bids and asks by the venue's names, others' too; 0 for none."""
-        params = self._naming(symbols)
-        reply = await self._get("ticker/bookTicker", params, _names(symbols))
+        reply = await self._get_of("ticker/bookTicker", symbols, _names(symbols))
         return decode_books(reply)
 
-    def _naming(self, symbols: Sequence[Symbol]) -> Params:
-        if not self.shape.names or len(symbols) > _FEW:
-            return {}
-        names = [symbol.venue_symbol for symbol in symbols]
-        return {"symbols": msgspec.json.encode(names).decode()}
+    async def _get_of(
+        self, method: str, symbols: Sequence[Symbol], subject: str
+    ) -> Reply:
+        """An answer about symbols, and perhaps about others.
+
+        One that is not listed any more must not hide the others: then all are asked
+        for, as they are where names cannot be given, or would be too many.
+        """
+        if self.shape.names and len(symbols) <= _FEW:
+            names = [symbol.venue_symbol for symbol in symbols]
+            params = {"symbols": msgspec.json.encode(names).decode()}
+            with suppress(NotFound):
+                return await self._get(method, params, subject)
+        return await self._get(method, {}, subject)
 
     # Trades and klines
 

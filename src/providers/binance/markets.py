@@ -219,11 +219,11 @@ def _name(row: _Row, *, contract: bool) -> Fqme:
 
 
 def _step(number: Any) -> Decimal:
-    """A number that is finite and not negative, its needless zeros cut."""
+    """A number that is finite and not negative, its needless zeros cut: 10, 0.5."""
     step = exact_decimal(number)
     if step < 0 or abs(step.adjusted()) > _MAGNITUDE:
         raise ValueError(f"{number!r:.40} is no step or size")
-    return step.normalize()
+    return Decimal(int(step)) if step == int(step) else step.normalize()
 
 
 def _asset(name: str, tick: Decimal) -> Asset:

@@ -135,6 +135,11 @@ class Params:
             raise Refused(-1151, "Symbol is present multiple times in the list.")
         return [self._find("symbols", name) for name in names]
 
+    def known_markets(self) -> list[SymbolMarket]:
+        """All markets but those that a fault makes unknown."""
+        rows = self._exchange.markets
+        return [row for row in rows if row.pair.symbol not in self._refused]
+
     def _find(self, name: str, symbol: str) -> SymbolMarket:
         if not self._strict:
             symbol = symbol.upper()

@@ -104,7 +104,7 @@ class SpotCalls(Calls):
         wanted = params.permissions("permissions") or ["SPOT", "MARGIN", "LEVERAGED"]
         found = [
             row.pair
-            for row in self.exchange.markets
+            for row in params.known_markets()
             if set(wanted) & set(permissions_of(row.pair))
         ]
         if not params.has("symbolStatus"):
@@ -135,7 +135,7 @@ class UsdmCalls(Calls):
         self.methods["exchangeInfo"] = self._info
 
     def _info(self, params: Params, now_ns: int) -> object:
-        symbols = [row.pair for row in self.exchange.markets]
+        symbols = [row.pair for row in params.known_markets()]
         system = self.exchange.system
         return {
             "timezone": "UTC",
