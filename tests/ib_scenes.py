@@ -5,7 +5,14 @@ Each has a venue, a configuration and a namespace of its own.
 
 import itertools
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from contextvars import ContextVar
 from typing import Any
@@ -46,7 +53,11 @@ def open_feed(fqmes: list[str]) -> AbstractAsyncContextManager[pk.Feed]:
 class Scenes:
     """The scenes of a file by name; `add` is a decorator."""
 
-    def __init__(self) -> None:
+    def __init__(self, patches: Mapping[str, object] | None = None) -> None:
+        """`patches`: attributes by dotted name, while scenes are played."""
+        self._patches = {"providers.ib.api.load_config": _config.get} | dict(
+            patches or {}
+        )
         self._scenes: dict[str, Scene] = {}
         self._outcomes: dict[str, Exception | None] = {}
 
@@ -62,7 +73,7 @@ class Scenes:
         """Raise what went wrong in a scene, which is played with its neighbours."""
         if name not in self._outcomes:
             place = self.names.index(name) // _AT_ONCE * _AT_ONCE
-            with _surroundings():
+            with self._surroundings():
                 trio.run(self._play, self.names[place : place + _AT_ONCE])
         outcome = self._outcomes[name]
         if outcome is not None:
@@ -84,11 +95,11 @@ class Scenes:
         finally:
             pk.remove_segments(namespace)
 
-
-@contextmanager
-def _surroundings() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PIKER_CONFIG", os.devnull)
-        patch.setenv("PIKER_FEED__SECONDS_BACK", "0")
-        patch.setattr("providers.ib.api.load_config", _config.get)
-        yield
+    @contextmanager
+    def _surroundings(self) -> Iterator[None]:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("PIKER_CONFIG", os.devnull)
+            patch.setenv("PIKER_FEED__SECONDS_BACK", "0")
+            for name, value in self._patches.items():
+                patch.setattr(name, value)
+            yield

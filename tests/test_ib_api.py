@@ -156,7 +156,7 @@ def test_the_package_is_a_provider_by_the_contract() -> None:
     [
         ("PORT", "0", "port"),
         ("CLIENT_ID", "none", "client_id"),
-        ("HOSTS", "x", "unknown key PIKER_IB__HOSTS; allowed: PIKER_IB__HOST"),
+        ("HOSTS", "x", "unknown key PIKER_IB__HOSTS"),
         ("QUOTE_BARS_FROM", "last", "quote_bars_from"),
     ],
 )

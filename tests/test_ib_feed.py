@@ -189,7 +189,7 @@ async def history_that_never_answers_delays_the_repair_alone() -> None:
             flume = feed.flumes[future]
             await wait_until(lambda: flume.hist.head - flume.hist.first > 10)
             await settle(flume)
-            venue.faults.history_never_answers(1)
+            venue.faults.history_never_answers(2)
             venue.faults.cut()
             await wait_until(lambda: flume.status == "live" and len(flume.rt.gaps()))
             head = flume.rt.head

@@ -3,6 +3,7 @@
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from contextvars import ContextVar
 from datetime import UTC, date, datetime
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -18,7 +19,17 @@ from providers.ib.hours import Hours, Span
 from providers.ib.venue import Hours as VenueHours
 from providers.ib.venue import Venue
 from providers.ib.venue_contracts import list_contracts
-from tests.ib_gateway import open_pointed, wait_repaired, wait_until, wrong_rows
+from tests.ib_gateway import wait_repaired, wait_until, wrong_rows
+from tests.ib_scenes import Scenes, open_feed, point
+
+_hours: ContextVar[Hours] = ContextVar("hours")
+scenes = Scenes(
+    {
+        "providers.ib.hours._JOIN_NS": 0,
+        "providers.ib.feed.known_hours": lambda *_: _hours.get(),
+        "providers.ib.history.known_hours": lambda *_: _hours.get(),
+    }
+)
 
 
 class Given(Hours):
@@ -38,7 +49,7 @@ class Given(Hours):
 
 @asynccontextmanager
 async def open_closing(
-    monkeypatch: pytest.MonkeyPatch, spans: Sequence[tuple[int, int]]
+    spans: Sequence[tuple[int, int]], **settings: Any
 ) -> AsyncIterator[tuple[Venue, str, str]]:
     """A venue of one future with such hours, its full name and the venue's symbol."""
     day = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
@@ -52,12 +63,9 @@ async def open_closing(
     future = next(row for row in list_contracts(day.date()) if row.ticker == "MNQ")
     contract = msgspec.structs.replace(future, hours=kept, live_share=1.0)
     assert contract.expiry is not None
-    hours = Given(spans)
-    monkeypatch.setattr("providers.ib.hours._JOIN_NS", 0)
-    for room in ("feed", "history"):
-        monkeypatch.setattr(f"providers.ib.{room}.known_hours", lambda *_: hours)
-    async with open_pointed(
-        monkeypatch, contracts=[contract], keep_hours=True, live_rate=20.0
+    _hours.set(Given(spans))
+    async with point(
+        contracts=[contract], keep_hours=True, live_rate=20.0, settings=settings
     ) as venue:
         name = f"mnq.cme.{contract.expiry:%Y%m%d}.ib"
         yield venue, name, contract.symbol
@@ -73,14 +81,13 @@ def inside(flume: pk.Flume, start_s: int, end_s: int) -> list[int]:
     return [at for at in times if start_s <= at < end_s]
 
 
-async def test_a_market_is_closed_between_its_sessions_without_rows_or_gaps(
-    namespace: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@scenes.add
+async def a_market_is_closed_between_its_sessions_without_rows_or_gaps() -> None:
     now_s = int(time.time())
     closes, opens, ends = now_s + 7, now_s + 10, now_s + 9000
     spans = [(now_s - 9000, closes), (opens, ends)]
-    async with open_closing(monkeypatch, spans) as (venue, name, symbol):
-        async with pk.open_feed([name]) as feed:
+    async with open_closing(spans) as (venue, name, symbol):
+        async with open_feed([name]) as feed:
             flume = feed.flumes[name]
             await wait_until(lambda: flume.status == "live")
             await wait_until(lambda: flume.status == "closed")
@@ -95,14 +102,13 @@ async def test_a_market_is_closed_between_its_sessions_without_rows_or_gaps(
             assert not wrong_rows(venue, flume.rt, symbol)
 
 
-async def test_a_market_that_is_closed_at_the_start_has_a_price_and_no_rows(
-    namespace: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@scenes.add
+async def a_market_that_is_closed_at_the_start_has_a_price_and_no_rows() -> None:
     now_s = int(time.time())
     opens = now_s + 7
     spans = [(now_s - 9000, now_s - 100), (opens, now_s + 9000)]
-    async with open_closing(monkeypatch, spans) as (venue, name, symbol):
-        async with pk.open_feed([name]) as feed:
+    async with open_closing(spans) as (venue, name, symbol):
+        async with open_feed([name]) as feed:
             flume = feed.flumes[name]
             assert flume.first_quote["last"] > 0
             await wait_until(lambda: flume.status == "closed")
@@ -117,14 +123,13 @@ async def test_a_market_that_is_closed_at_the_start_has_a_price_and_no_rows(
             assert not (live["flags"] & int(pk.BarFlag.PARTIAL)).any()
 
 
-async def test_of_a_loss_over_closed_hours_only_the_open_parts_are_gaps(
-    namespace: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@scenes.add
+async def of_a_loss_over_closed_hours_only_the_open_parts_are_gaps() -> None:
     now_s = int(time.time())
     closes, opens, ends = now_s + 8, now_s + 10, now_s + 9000
     spans = [(now_s - 9000, closes), (opens, ends)]
-    async with open_closing(monkeypatch, spans) as (venue, name, symbol):
-        async with pk.open_feed([name]) as feed:
+    async with open_closing(spans) as (venue, name, symbol):
+        async with open_feed([name]) as feed:
             flume = feed.flumes[name]
             await wait_until(lambda: flume.status == "live")
             await wait_until(lambda: time.time() > closes - 2.5)
@@ -141,13 +146,12 @@ async def test_of_a_loss_over_closed_hours_only_the_open_parts_are_gaps(
             assert not wrong_rows(venue, flume.rt, symbol)
 
 
-async def test_a_loss_within_closed_hours_is_none(
-    namespace: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@scenes.add
+async def a_loss_within_closed_hours_is_none() -> None:
     now_s = int(time.time())
     spans = [(now_s - 9000, now_s - 100), (now_s + 900, now_s + 9000)]
-    async with open_closing(monkeypatch, spans) as (venue, name, _):
-        async with pk.open_feed([name]) as feed:
+    async with open_closing(spans) as (venue, name, _):
+        async with open_feed([name]) as feed:
             flume = feed.flumes[name]
             await wait_until(lambda: flume.status == "closed")
             asked = venue.statistics().requests["reqMktData"]
@@ -163,15 +167,13 @@ async def test_a_loss_within_closed_hours_is_none(
             assert not len(flume.rt.gaps())
 
 
-async def test_a_closed_market_that_says_nothing_is_not_stale(
-    namespace: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@scenes.add
+async def a_closed_market_that_says_nothing_is_not_stale() -> None:
     now_s = int(time.time())
     opens = now_s + 7
     spans = [(now_s - 9000, now_s - 100), (opens, now_s + 9000)]
-    async with open_closing(monkeypatch, spans) as (venue, name, symbol):
-        monkeypatch.setenv("PIKER_IB__SILENCE_S", "0.5")
-        async with pk.open_feed([name]) as feed:
+    async with open_closing(spans, silence_s=0.5) as (venue, name, symbol):
+        async with open_feed([name]) as feed:
             flume = feed.flumes[name]
             await wait_until(lambda: flume.status == "closed")
             venue.faults.silent()
@@ -183,3 +185,8 @@ async def test_a_closed_market_that_says_nothing_is_not_stale(
             await wait_repaired(flume)
             assert flume.rt.gaps()["start_ns"].tolist() == [opens * NS]
             assert not wrong_rows(venue, flume.rt, symbol)
+
+
+@pytest.mark.parametrize("name", scenes.names)
+def test_sessions(name: str) -> None:
+    scenes.check(name)

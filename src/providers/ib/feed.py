@@ -15,6 +15,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import Sequence
+from contextlib import AsyncExitStack
 from functools import partial
 from typing import Any
 
@@ -72,6 +73,7 @@ class Stream:
         hours = known_hours(listing, self.config.hours)
         market = MarketFeed(symbol, listing, handle, self.send, tape, hours)
         self.markets[symbol] = market
+        self.client.gateway.joining[symbol] = trio.Event()
         return market
 
     def statistics(self, symbol: str) -> StreamStatistics:
@@ -110,6 +112,13 @@ class Stream:
         self._counts[kind] += 1
         if self._counts[kind] == 1:
             log.warning("%s; more are counted only: %.300r", text, frame)
+
+    def forget(self) -> None:
+        """Its markets are not fed any more: nothing waits for them."""
+        for symbol in self.markets:
+            joining = self.client.gateway.joining.pop(symbol, None)
+            if joining is not None:
+                joining.set()
 
     # Sessions
 
@@ -198,8 +207,11 @@ class Stream:
             self._complain("malformed", text, (market.symbol, name, arguments))
 
     def note_progress(self) -> None:
-        """Whether all markets have started, and have a price."""
+        """Whether all markets have started, and have a price; which are whole."""
         markets = self.markets.values()
+        for market in markets:
+            if market.started and not market.held:
+                self.client.gateway.joining[market.symbol].set()
         if not self.live.is_set() and all(market.started for market in markets):
             self.live.set()
         if not self.priced.is_set() and all(market.tape.price for market in markets):
@@ -306,8 +318,11 @@ async def stream_quotes(
     """
     if loglevel is not None:
         log.setLevel(loglevel.upper())
-    async with get_client() as client, open_nursery() as nursery:
+    async with AsyncExitStack() as stack:
+        client = await stack.enter_async_context(get_client())
         stream = Stream(client, send_chan)
+        stack.callback(stream.forget)
+        nursery = await stack.enter_async_context(open_nursery())
         inits = []
         for symbol in symbols:
             mkt, listing = await get_mkt_info(symbol, client=client)

@@ -49,6 +49,8 @@ class Gateway:
         self.known: dict[str, Listing] = {}
         self.rules: dict[int, Rule] = {}
         self.finding: dict[str, trio.Lock] = {}
+        self.joining: dict[str, trio.Event] = {}
+        """Markets of feeds, by symbol: set once the running minute's trades are in."""
         self.search_turn = trio.Lock()
         self.search_at_s = 0.0
         self._session: Session | None = None

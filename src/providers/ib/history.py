@@ -29,6 +29,7 @@ from piker_core.errors import DataUnavailable, NoData
 from .api import Client, get_client
 from .archive import BAR_SIZES, Rows
 from .contracts import Listing, known_hours
+from .market_feed import HOLD_S
 
 Frame = tuple[Rows, pendulum.DateTime, pendulum.DateTime]
 GetOhlc = Callable[..., Awaitable[Frame]]
@@ -90,6 +91,7 @@ class ContractHistory:
         that TWS has no bars of. Waits `settle_s` after a bar's end for the last trades.
         Can be cancelled at any time.
         """
+        await self._wait_joined()
         if timeframe not in BAR_SIZES:
             periods = ", ".join(map(str, BAR_SIZES))
             raise ValueError(f"timeframe {timeframe!r} is none of {periods} s")
@@ -101,6 +103,13 @@ class ContractHistory:
         rows = self._contiguous(rows, period) if period < _DAY_S else rows
         first_s, last_s = int(rows["time"][0]), int(rows["time"][-1])
         return rows, _moment(first_s), _moment(last_s + period)
+
+    async def _wait_joined(self) -> None:
+        """Let a feed that begins fetch its running minute: else both would have it."""
+        joined = self._client.gateway.joining.get(self._listing.symbol)
+        if joined is not None:
+            with trio.move_on_after(HOLD_S + self._client.config.settle_s):
+                await joined.wait()
 
     async def _final_end(self, period: int, end_dt: datetime | None) -> int:
         """The end of the span, the forming bar left out, once that end has settled."""

@@ -122,6 +122,7 @@ async def _join_seam(stream: "Stream", market: MarketFeed) -> None:
         ticks = await fetch_seam(stream.client, market, seam)
     if market.seam is seam:  # else the connection was lost meanwhile
         await market.release(ticks, time.time_ns())
+        stream.note_progress()
 
 
 async def _repair(stream: "Stream", market: MarketFeed) -> None:
