@@ -55,7 +55,7 @@ class Gap(msgspec.Struct):
 
     Trades of seconds `next_s` to `until_s` are still to be looked for; those up to
     subscription `epoch` were told before it, by samples if `sampled`. `found` counts
-    those that were missing.
+    those that were missing; `shared`: of its seconds another gap has found some.
     """
 
     start_ns: int
@@ -68,6 +68,7 @@ class Gap(msgspec.Struct):
     pages: int = 0
     audit: bool = False
     sampled: bool = False
+    shared: bool = False
 
 
 class MarketFeed:
@@ -274,7 +275,9 @@ class MarketFeed:
         """All of its trades are known."""
         self.gaps.remove(gap)
         self.missed += gap.found
-        if gap.audit:
+        for other in self.gaps if gap.found else ():
+            other.shared |= other.next_s < gap.until_s
+        if gap.audit and (gap.found or not gap.shared):
             self.tape.audit.judge(gap.found)
         self.handle.add_gap(
             start_ns=gap.start_ns, end_ns=gap.end_ns, cause=gap.cause, repaired=True
