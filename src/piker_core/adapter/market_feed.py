@@ -141,13 +141,17 @@ class MarketFeed:
     # State
 
     def up(self, now_ns: int) -> None:
-        """Trades are subscribed: go live; what was lost before is a gap."""
-        self.failed = False
+        """Trades are subscribed: go live; what was lost before is a gap.
+
+        From its end on all are told: a clock that is late does not make it longer.
+        """
+        self.failed, since_ns = False, None
         if self._lost_ns:
             self._open_gap(self._lost_ns, now_ns, self._cause)
-            self._lost_ns = 0
+            self._lost_ns, since_ns = 0, now_ns
         elif not self.started and self._newest_row_ns():
             self._open_gap(min(self._newest_row_ns(), now_ns), now_ns, "restart")
+            since_ns = now_ns
         elif not self.started and self.trades is not None:
             self.seam_ns = now_ns // (_SEAM_S * NS) * _SEAM_S * NS
             self.held = []
@@ -155,7 +159,7 @@ class MarketFeed:
             self._say("backfilling", "the running minute is fetched")
             return
         self.started = True
-        self._say_live()
+        self._say_live(since_ns)
 
     async def release(self, trades: Trades | None, *, now_ns: int) -> None:
         """End the hold: push the running minute's trades, then what came in meanwhile.
@@ -168,7 +172,7 @@ class MarketFeed:
         self.started = True
         if trades is None:
             self._open_gap(seam_ns, now_ns, "start")
-            self._say_live()
+            self._say_live(now_ns)
         else:
             self._say_live(seam_ns)
             await self.take_history(trades)

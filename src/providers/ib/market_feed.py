@@ -183,18 +183,20 @@ class MarketFeed:
             self.tape.resume(now_ns)
         self._up, self.awaits, self.up_ns = True, "", now_ns
         self._stale = self._refused = False
+        since_ns = None
         if self._lost_ns:
             self._open_gaps(self._lost_ns, now_ns, self._cause)
-            self._lost_ns = 0
+            self._lost_ns, since_ns = 0, now_ns
         elif not self.started and self._newest_row_ns():
             self._open_gaps(min(self._newest_row_ns(), now_ns), now_ns, "restart")
+            since_ns = now_ns
         elif not self.started and self.hours.is_open(now_ns):
             minute_ns = now_ns // (_SEAM_S * NS) * _SEAM_S * NS
             self._first_s = minute_ns // NS
             self.seam = self._gap(minute_ns, now_ns, "start")
             self._held = []
         self.started = True
-        self._show()
+        self._show(since_ns)
 
     def go_down(
         self, cause: str, heard_ns: int, *, stale: bool = False, refused: bool = False
@@ -301,7 +303,7 @@ class MarketFeed:
         if ticks is None:
             seam.end_ns = now_ns
             self._record(seam)
-            self._show()
+            self._show(now_ns)
         else:
             self._show(seam.start_ns)
             self.known.add(ticks, seam.epoch)
