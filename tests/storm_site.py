@@ -103,7 +103,7 @@ class Site:
         return found
 
 
-def _as_rows(candles: Sequence[Candle], rows: Any) -> list[Candle]:
+def _as_rows(candles: Sequence[Any], rows: Any) -> list[Candle]:
     """Candles with the values of the rows, where there is a row."""
     known: dict[int, Any] = {int(row["time"]): row for row in rows}
     alike = ("open", "high", "low", "close", "volume", "count")
