@@ -34,7 +34,7 @@ import piker_core as pk
 from piker_core.conformance.truth import Comparison, Steps
 from piker_core.segments import list_segments
 from tests.storm_feed import read_lines
-from tests.storm_site import Site
+from tests.storm_site import Ring, Site
 from tests.storm_speed import Meter, accelerate
 
 NAMES = ("kraken", "binance", "ib")
@@ -46,8 +46,11 @@ GROWTH_MB = 8.0
 PAUSE_S = (1.0, 4.0)
 CALM_S = 90.0
 """Longest wait for everything to be repaired once the storm is over."""
-SETTLED_S = 10.0
-"""Longest wait for trades that are on their way."""
+SETTLED_S = 5.0
+"""For so long trades may be on their way, and losses not be noticed."""
+LOOK_S = 0.2
+NEAR_NS = 5_000_000_000
+"""Gaps so near to one that is open are shown with it."""
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -60,22 +63,23 @@ class Market:
             stack.enter_context(pk.attach_bars(fqme, period=each, namespace=namespace))
             for each in PERIODS
         ]
+        self.looked: list[Ring] = []
 
     @property
     def status(self) -> str:
         return self.rings[0].status
 
-    def placeholders(self) -> int:
-        """Rows that stand for what was lost."""
-        rows = [bars.snapshot(bars.head - bars.first) for bars in self.rings]
-        flags = int(pk.BarFlag.SYNTHETIC_GAP)
-        return sum(int((each["flags"] & flags > 0).sum()) for each in rows)
-
     def unrepaired(self) -> list[str]:
         """Gap records that are open, and its status if it is not live."""
-        gaps = [(bars.period, gap) for bars in self.rings for gap in bars.gaps()]
-        found = [f"{period} s {gap}" for period, gap in gaps if not gap["repaired"]]
-        found += [] if self.status == "live" else [self.status]
+        found = [] if self.status == "live" else [self.status]
+        for bars in self.rings:
+            gaps = bars.gaps()
+            for gap in gaps[gaps["repaired"] == 0]:
+                near = (gaps["start_ns"] < gap["end_ns"] + NEAR_NS) & (
+                    gaps["end_ns"] > gap["start_ns"] - NEAR_NS
+                )
+                beside = gaps[near].tolist()
+                found.append(f"{bars.period} s {gap} among {beside}")
         return [f"{self.fqme}: {text}" for text in found]
 
 
@@ -88,6 +92,7 @@ class Front:
     markets: list[Market] = dataclasses.field(default_factory=list)
     closed: list[tuple[float, float]] = dataclasses.field(default_factory=list)
     struck: dict[str, int] = dataclasses.field(default_factory=dict)
+    open: list[str] = dataclasses.field(default_factory=list)
     ticks: int = 0
     lost: int = 0
 
@@ -130,34 +135,29 @@ class Front:
         """What is not as it was before the storm."""
         return [text for market in self.markets for text in market.unrepaired()]
 
-    async def compare(self) -> Comparison:
-        """All rows that have ended by now; the last trades are waited for."""
-        until_s, found = time.time(), Comparison()
-        with trio.move_on_after(SETTLED_S):
-            while True:
-                await trio.sleep(0.5)
-                found = Comparison()
-                for market in self.markets:
-                    for bars in market.rings:
-                        steps, spans = market.steps, self.closed
-                        found.add(
-                            self.site.compare(self.venue, bars, until_s, steps, spans)
-                        )
-                if not found.wrong:
-                    break
-        return found
+    def look(self) -> None:
+        """Keep what the rings have now; the trades of the last rows may be to come."""
+        self.open, until_s = self.unrepaired(), time.time() - SETTLED_S
+        for market in self.markets:
+            market.looked = [Ring(bars, until_s) for bars in market.rings]
 
-    async def report(self) -> dict[str, Any]:
-        """What came of it."""
-        found = await self.compare()
+    def report(self) -> dict[str, Any]:
+        """What was seen, beside what the venue has."""
+        found, rings = Comparison(), []
+        for market in self.markets:
+            rings += market.looked
+            for ring in market.looked:
+                found.add(
+                    self.site.compare(self.venue, ring, market.steps, self.closed)
+                )
         return {
             "rows": found.rows,
             "trades": found.trades,
             "wrong": len(found.wrong),
             "wrong_first": found.wrong[:5],
-            "gaps": sum(len(market.rings[0].gaps()) for market in self.markets),
-            "unrepaired": self.unrepaired(),
-            "placeholders": sum(market.placeholders() for market in self.markets),
+            "gaps": sum(len(ring.gaps) for ring in rings if ring.period == 1),
+            "unrepaired": self.open,
+            "placeholders": sum(ring.placeholders() for ring in rings),
             "ticks": self.ticks,
             "lost": self.lost,
             "strikes": self.struck,
@@ -194,6 +194,7 @@ async def open_process(
             process = await trio.lowlevel.open_process(
                 command, stdin=pipe, stdout=pipe, env=environ, cwd=ROOT
             )
+            assert process.stdin is not None and process.stdout is not None
             async with process.stdin, process.stdout:
                 try:
                     task_status.started(process)
@@ -223,6 +224,16 @@ async def rage_all(
     return memory
 
 
+async def calm(fronts: Sequence[Front]) -> None:
+    """Wait until all has been well for a while, for `CALM_S` at most."""
+    with trio.move_on_after(CALM_S):
+        well_s = 0.0
+        while well_s < SETTLED_S:
+            await trio.sleep(LOOK_S)
+            well = not any(front.unrepaired() for front in fronts)
+            well_s = well_s + LOOK_S if well else 0.0
+
+
 async def ride(
     fronts: Sequence[Front], process: FeedProcess, namespace: str, **options: Any
 ) -> dict[str, Any]:
@@ -238,12 +249,11 @@ async def ride(
                     if fqme.endswith(f".{front.site.name}")
                 ]
             memory = await rage_all(fronts, process, **options)
-            with trio.move_on_after(CALM_S):
-                await trio.sleep(3.0)
-                while any(front.unrepaired() for front in fronts):
-                    await trio.sleep(0.2)
-            providers = {front.site.name: await front.report() for front in fronts}
+            await calm(fronts)
+            for front in fronts:
+                front.look()
             told = await process.ask("statistics")
+            providers = {front.site.name: front.report() for front in fronts}
             for front in fronts:
                 stream = told[front.markets[0].fqme].get("stream")
                 providers[front.site.name]["stream"] = stream

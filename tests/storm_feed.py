@@ -8,7 +8,7 @@ import contextlib
 import gc
 import os
 import sys
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from typing import Any
 
 import msgspec
@@ -21,7 +21,7 @@ WARM_S = 0.5
 CLOSING_S = 5.0
 
 
-async def read_lines(source: trio.abc.ReceiveStream) -> AsyncIterator[str]:
+async def read_lines(source: trio.abc.ReceiveStream) -> AsyncGenerator[str, None]:
     """The lines of a stream."""
     rest = b""
     async for chunk in source:

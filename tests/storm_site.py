@@ -36,6 +36,20 @@ def _candles(venue: Any, symbol: str, period: int, start: int, end: int) -> Any:
     return venue.candles(symbol, period, start, end)
 
 
+class Ring:
+    """What a ring has at one moment: rows that have ended by a time, and gaps."""
+
+    def __init__(self, bars: pk.BarReader, until_s: float) -> None:
+        self.fqme, self.period, self.gaps = bars.fqme, bars.period, bars.gaps()
+        rows = bars.snapshot(bars.head - bars.first)
+        self.rows = rows[rows["time"] + bars.period <= until_s]
+
+    def placeholders(self) -> int:
+        """How many rows stand for what was lost."""
+        lost = int(pk.BarFlag.SYNTHETIC_GAP)
+        return int((self.rows["flags"] & lost > 0).sum())
+
+
 @dataclasses.dataclass(frozen=True)
 class Site:
     """One venue of a storm.
@@ -63,35 +77,33 @@ class Site:
             for key, value in keys.items()
         }
 
-    def compare(
-        self, venue: Any, bars: pk.BarReader, until_s: float, steps: Steps, spans: Spans
-    ) -> Comparison:
-        """Rows that have ended by a time beside the candles; `spans` when closed."""
-        rows = bars.snapshot(bars.head - bars.first)
-        rows = rows[rows["time"] + bars.period <= until_s]
+    def compare(self, venue: Any, ring: Ring, steps: Steps, spans: Spans) -> Comparison:
+        """Rows beside the candles; `spans`: when the market was closed."""
+        rows, period = ring.rows, ring.period
         if not len(rows):
             return Comparison()
-        symbol = bars.fqme.removesuffix(f".{self.name}")
-        start_s, end_s = int(rows["time"][0]), int(rows["time"][-1]) + bars.period
-        candles = self.candles(venue, symbol, bars.period, start_s, end_s)
+        symbol = ring.fqme.removesuffix(f".{self.name}")
+        start_s, end_s = int(rows["time"][0]), int(rows["time"][-1]) + period
+        candles = self.candles(venue, symbol, period, start_s, end_s)
         found = check_rows(
             rows,
-            bars.gaps(),
+            ring.gaps,
             _as_rows(candles, rows) if symbol in self.untold else candles,
             steps,
-            period=bars.period,
-            name=f"{bars.fqme} {bars.period} s",
+            period=period,
+            name=f"{ring.fqme} {period} s",
             closed=spans,
         )
+        times = set(rows["time"].tolist())
         found.wrong += [
-            f"{bars.fqme} {bars.period} s: {candle} has no row"
+            f"{ring.fqme} {period} s: {candle} has no row"
             for candle in candles
-            if candle.count > 0 and candle.time_s not in set(rows["time"].tolist())
+            if candle.count > 0 and candle.time_s not in times
         ]
         return found
 
 
-def _as_rows(candles: Sequence[Candle], rows: Any) -> list[Candle]:
+def _as_rows(candles: Sequence[Any], rows: Any) -> list[Candle]:
     """Candles with the values of the rows, where there is a row."""
     known: dict[int, Any] = {int(row["time"]): row for row in rows}
     alike = ("open", "high", "low", "close", "volume", "count")

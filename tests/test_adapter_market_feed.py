@@ -122,6 +122,24 @@ async def test_a_minute_that_cannot_be_fetched_is_a_gap(namespace: str) -> None:
 # Gaps
 
 
+async def test_a_clock_that_is_late_after_a_loss_does_not_make_it_longer(
+    namespace: str,
+) -> None:
+    with open_host(namespace) as host:
+        listing = Listing(*(tick(n, NOW_NS + n * NS) for n in (3, 10, 20)))
+        market = add(host, listing)
+        await begin(host, market, tick(3, NOW_NS + 3 * NS))
+        market.down("cut", NOW_NS + 4 * NS)
+        market.up(NOW_NS + 20 * NS)
+        host.engine.step(NOW_NS + 23 * NS)
+        assert gaps(host) == [("cut", False)]
+        await repair(host, market)
+        assert gaps(host) == [("cut", True)]
+        with pk.attach_bars("abcusd.acme", namespace=namespace) as bars:
+            flags = bars.snapshot(100)["flags"]
+        assert not (flags & int(pk.BarFlag.SYNTHETIC_GAP)).any()
+
+
 async def test_a_lost_interval_is_fetched_from_the_last_trade_before_it(
     namespace: str,
 ) -> None:

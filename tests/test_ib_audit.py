@@ -1,8 +1,16 @@
 """Trades told one by one against the growth of the volume."""
 
+import time
 from decimal import Decimal
+from typing import Any
+from zoneinfo import ZoneInfo
 
-from providers.ib.audit import IDLE_S, Audit
+import piker_core as pk
+from providers.ib.audit import IDLE_S, VAIN_MOST, Audit
+from providers.ib.hours import Hours
+from providers.ib.market_feed import MarketFeed
+from providers.ib.tape import Tape
+from tests.ib_listing import FUTURE
 
 S = 10**9
 IDLE = int(IDLE_S * S)
@@ -58,12 +66,40 @@ def test_another_subscription_begins_anew() -> None:
 def test_audits_that_find_nothing_end() -> None:
     audit = Audit()
     rested(audit, 1 * S)
-    for second in (5, 9):
-        audit.grow(D(1), second * S)
-        assert rested(audit, second * S)
+    for turn in range(1, VAIN_MOST + 1):
+        assert audit.trusted
+        audit.grow(D(1), 5 * turn * S)
+        assert rested(audit, 5 * turn * S)
         audit.judge(0)
-    audit.grow(D(1), 15 * S)
-    assert rested(audit, 15 * S) == 0 and not audit.trusted
+    audit.grow(D(1), 90 * S)
+    assert rested(audit, 90 * S) == 0 and not audit.trusted
+
+
+async def take_none(quote: dict[str, Any]) -> bool:
+    raise AssertionError(f"{quote} was pushed")
+
+
+def test_gaps_whose_trades_another_one_has_found_were_not_in_vain(
+    namespace: str,
+) -> None:
+    now_ns = time.time_ns()
+    with pk.open_engine("ib", tick_capacity=1024) as engine:
+        handle = engine.add_market(f"{FUTURE.symbol}.ib")
+        hours = Hours({}, ZoneInfo("UTC"))
+        market = MarketFeed(
+            FUTURE.symbol, FUTURE, handle, take_none, Tape(FUTURE), hours
+        )
+        for number in range(VAIN_MOST + 1):
+            market.open_audit_gap(now_ns - 2 * S + number, now_ns)
+        first, *others = market.gaps
+        first.found = 3
+        for gap in (first, *others):
+            market.close_gap(gap)
+        assert market.missed == 3 and market.tape.audit.trusted
+        for number in range(VAIN_MOST):
+            market.open_audit_gap(now_ns + number, now_ns + S)
+            market.close_gap(market.gaps[0])
+        assert not market.tape.audit.trusted
 
 
 class Busy:

@@ -51,6 +51,8 @@ __all__ = [
 ]
 
 _SEAM_S = 60
+_NEWS_NS = NS
+"""How much later than its trades a venue may say that a market trades again."""
 _PUSH_ROWS = 50
 _RETRY_S = (5.0, 300.0)
 """A market that failed is tried again so much later, longer each time in a row."""
@@ -143,13 +145,17 @@ class MarketFeed:
     # State
 
     def up(self, now_ns: int) -> None:
-        """Trades are subscribed: go live; what was lost before is a gap."""
-        self.failed = False
+        """Trades are subscribed: go live; what was lost before is a gap.
+
+        From its end on all are told: a clock that is late does not make it longer.
+        """
+        self.failed, since_ns = False, None
         if self._lost_ns:
             self._open_gap(self._lost_ns, now_ns, self._cause)
-            self._lost_ns = 0
+            self._lost_ns, since_ns = 0, now_ns
         elif not self.started and self._newest_row_ns():
             self._open_gap(min(self._newest_row_ns(), now_ns), now_ns, "restart")
+            since_ns = now_ns
         elif not self.started and self.trades is not None:
             self.seam_ns = now_ns // (_SEAM_S * NS) * _SEAM_S * NS
             self.held = []
@@ -157,7 +163,7 @@ class MarketFeed:
             self._say("backfilling", "the running minute is fetched")
             return
         self.started = True
-        self._say_live()
+        self._say_live(since_ns)
 
     async def release(self, trades: Trades | None, *, now_ns: int) -> None:
         """End the hold: push the running minute's trades, then what came in meanwhile.
@@ -172,7 +178,7 @@ class MarketFeed:
         try:
             if trades is None:
                 self._open_gap(seam_ns, now_ns, "start")
-                self._say_live()
+                self._say_live(now_ns)
             else:
                 self._say_live(seam_ns)
                 await self.take_history(trades)
@@ -210,8 +216,11 @@ class MarketFeed:
         self._say("stopped", f"{what}: {error!r}")
 
     def set_trading(self, trading: bool) -> None:
-        """Whether the venue trades this market now; when it does again, since now."""
-        since_ns = time.time_ns() if trading and not self.trading else None
+        """Whether the venue trades this market now; when it does again, since just now.
+
+        Its word may come after the first trades: they need a row.
+        """
+        since_ns = time.time_ns() - _NEWS_NS if trading and not self.trading else None
         self.trading = trading
         if self.started and self.handle.status in ("live", "closed"):
             self._say_live(since_ns)

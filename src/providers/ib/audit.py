@@ -6,7 +6,8 @@ Rules this file owns:
    so it sways while there is trading; after IDLE_S without any it is exact.
 2. Where it has risen from one such moment to the next, trades were lost between them.
    Where trading does not rest, `marks` say the same. Either's finding is the other's.
-3. Where looking has found nothing twice, the two do not mean the same: no more audits.
+3. Where looking has found nothing VAIN_MOST times in a row, the two do not mean the
+   same: no more audits. Once is nothing: a lost message of the volume looks like it.
 """
 
 from decimal import Decimal
@@ -15,9 +16,9 @@ from .marks import Marks
 
 IDLE_S = 0.6
 """Longer than the interval at which TWS tells of the volume."""
+VAIN_MOST = 8
 _SETTLE_NS = 1_000_000_000
 """How long the first samples may tell of what was traded before."""
-_MOST_VAIN = 2
 
 
 class Audit:
@@ -69,5 +70,5 @@ class Audit:
     def judge(self, found: int) -> None:
         """So many trades were missing where this has sent the repair to look."""
         self._vain = 0 if found else self._vain + 1
-        if self._vain >= _MOST_VAIN:
+        if self._vain >= VAIN_MOST:
             self.trusted = False

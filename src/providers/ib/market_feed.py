@@ -55,7 +55,7 @@ class Gap(msgspec.Struct):
 
     Trades of seconds `next_s` to `until_s` are still to be looked for; those up to
     subscription `epoch` were told before it, by samples if `sampled`. `found` counts
-    those that were missing.
+    those that were missing; `shared`: of its seconds another gap has found some.
     """
 
     start_ns: int
@@ -68,6 +68,7 @@ class Gap(msgspec.Struct):
     pages: int = 0
     audit: bool = False
     sampled: bool = False
+    shared: bool = False
 
 
 class MarketFeed:
@@ -182,18 +183,20 @@ class MarketFeed:
             self.tape.resume(now_ns)
         self._up, self.awaits, self.up_ns = True, "", now_ns
         self._stale = self._refused = False
+        since_ns = None
         if self._lost_ns:
             self._open_gaps(self._lost_ns, now_ns, self._cause)
-            self._lost_ns = 0
+            self._lost_ns, since_ns = 0, now_ns
         elif not self.started and self._newest_row_ns():
             self._open_gaps(min(self._newest_row_ns(), now_ns), now_ns, "restart")
+            since_ns = now_ns
         elif not self.started and self.hours.is_open(now_ns):
             minute_ns = now_ns // (_SEAM_S * NS) * _SEAM_S * NS
             self._first_s = minute_ns // NS
             self.seam = self._gap(minute_ns, now_ns, "start")
             self._held = []
         self.started = True
-        self._show()
+        self._show(since_ns)
 
     def go_down(
         self, cause: str, heard_ns: int, *, stale: bool = False, refused: bool = False
@@ -274,7 +277,9 @@ class MarketFeed:
         """All of its trades are known."""
         self.gaps.remove(gap)
         self.missed += gap.found
-        if gap.audit:
+        for other in self.gaps if gap.found else ():
+            other.shared |= other.next_s < gap.until_s
+        if gap.audit and (gap.found or not gap.shared):
             self.tape.audit.judge(gap.found)
         self.handle.add_gap(
             start_ns=gap.start_ns, end_ns=gap.end_ns, cause=gap.cause, repaired=True
@@ -298,7 +303,7 @@ class MarketFeed:
         if ticks is None:
             seam.end_ns = now_ns
             self._record(seam)
-            self._show()
+            self._show(now_ns)
         else:
             self._show(seam.start_ns)
             self.known.add(ticks, seam.epoch)
