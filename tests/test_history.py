@@ -254,6 +254,48 @@ async def test_history_waits_for_a_feed_that_is_slow_to_be_live(
     assert not (rows["flags"] & int(pk.BarFlag.SYNTHETIC_GAP)).any()
 
 
+async def test_trades_of_the_feeds_own_time_are_not_counted_twice(
+    namespace: str, now_s: int, autojump_clock: trio.testing.MockClock
+) -> None:
+    book = Book(now_s - 500)
+    with pk.open_engine("kraken", tick_capacity=64) as engine:
+        market = engine.add_market(FQME, periods=(1,), capacity={1: 500})
+        market.set_status("live", since_ns=(now_s - 5) * NS)
+        await backfill(book.get_ohlc, market, 1, 50, fast())
+        engine.push_trade(market, (now_s - 4) * NS, 50.0, 1.0, id=1)
+        with pk.attach_bars(FQME) as bars:
+            rows = bars.snapshot(3)
+    assert rows["time"].tolist() == [now_s - 6, now_s - 5, now_s - 4]
+    assert rows["count"].tolist() == [1, 0, 1]
+
+
+@pytest.mark.parametrize("repaired_after_s", [5.0, 100.0])
+async def test_trades_of_a_gap_at_the_start_are_not_counted_twice(
+    namespace: str,
+    now_s: int,
+    autojump_clock: trio.testing.MockClock,
+    repaired_after_s: float,
+) -> None:
+    gap = {"start_ns": (now_s - 9) * NS, "end_ns": (now_s - 5) * NS, "cause": "start"}
+    book = Book(now_s - 500)
+    with pk.open_engine("kraken", tick_capacity=64) as engine:
+        market = engine.add_market(FQME, periods=(1,), capacity={1: 500})
+        market.add_gap(**gap)
+        market.set_status("live", since_ns=(now_s - 5) * NS)
+        engine.push_trade(market, (now_s - 5) * NS, 50.0, 1.0, id=9)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(backfill, book.get_ohlc, market, 1, 50, fast())
+            await trio.sleep(repaired_after_s)
+            engine.push_trade(market, (now_s - 7) * NS, 50.0, 1.0, id=7)
+            market.add_gap(**gap, repaired=True)
+        with pk.attach_bars(FQME) as bars:
+            rows = bars.snapshot(5)
+    assert rows["time"].tolist() == [now_s - n for n in (9, 8, 7, 6, 5)]
+    in_time = repaired_after_s < history.BEGIN_S
+    assert rows["count"].tolist() == ([1] * 5 if in_time else [0, 0, 1, 0, 1])
+    assert not (rows["flags"] & int(pk.BarFlag.SYNTHETIC_GAP)).any()
+
+
 async def test_no_more_requests_run_at_once_or_a_second_than_allowed(
     namespace: str, now_s: int, autojump_clock: trio.testing.MockClock
 ) -> None:

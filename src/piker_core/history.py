@@ -21,8 +21,8 @@ TRIES = 6
 """How often one frame is asked for before the back-fill is given up."""
 EMPTY_FRAMES = 50
 """How many empty spans in a row are stepped over."""
-LIVE_S = 20.0
-"""Longest wait for a market to be live: history must reach to where it begins."""
+BEGIN_S = 30.0
+"""Longest wait for a market to be live and its first gap repaired."""
 CATCH_UP_S = (1.0, 2.0, 4.0)
 """Waits for a venue that has not finished its newest bars yet..."""
 CATCH_UP_BARS = 5
@@ -61,7 +61,7 @@ async def backfill(
     goes on failing ends it with a warning, and what was fetched stays.
     """
     ring = market.bars[period]
-    await _wait_live(market, ring)
+    await _wait_begun(market, ring)
     oldest_s = int(time.time()) - rows_back * period
     end_s = _end_s(ring)
     added, empty, frame_s = 0, 0, 600 * period
@@ -120,52 +120,72 @@ def _end_s(ring: BarWriter) -> int:
     return _first_s(ring) or int(time.time()) // ring.period * ring.period
 
 
-async def _wait_live(market: Market, ring: BarWriter) -> None:
-    """Until it is known where the feed's own rows begin, or that they do not now."""
-    with trio.move_on_after(LIVE_S):
-        while not _begins(market, ring):  # noqa: ASYNC110 - the rings have no event
+async def _wait_begun(market: Market, ring: BarWriter) -> None:
+    """Until it is known where the feed's own rows begin, or that they do not now.
+
+    While a gap before them is open its trades may come: history has them, too.
+    """
+    with trio.move_on_after(BEGIN_S):
+        while not _has_begun(market, ring):  # noqa: ASYNC110 - rings have no event
             await trio.sleep(0.1)
 
 
-def _begins(market: Market, ring: BarWriter) -> bool:
+def _has_begun(market: Market, ring: BarWriter) -> bool:
+    first_s = _first_s(ring)
+    if any(not first_s or start < first_s * NS for start, _ in market.open_gaps):
+        return False
     live = market.live_since_ns is not None
-    return live or market.status == "closed" or _first_s(ring) > 0
+    return live or market.status == "closed" or first_s > 0
 
 
 def _lags(rows: Rows, market: Market, ring: BarWriter) -> bool:
     """Whether the venue has not yet finished the rows before the feed's own."""
-    live_ns = market.live_since_ns
-    if live_ns is None:
-        return False
-    live_s, first_s = live_ns // NS // ring.period * ring.period, _first_s(ring)
-    if 0 < first_s < live_s:
-        return False  # rows of an earlier writer
-    begins_s = first_s or live_s
-    missing_s = begins_s - int(rows["time"][-1]) - ring.period
-    return 0 < missing_s <= CATCH_UP_BARS * ring.period
+    live_ns, first_s, period = market.live_since_ns, _first_s(ring), ring.period
+    if live_ns is None or 0 < first_s < live_ns // NS // period * period:
+        return False  # not known, or there are rows of an earlier writer
+    begins_s = -(-live_ns // (period * NS)) * period
+    missing_s = min(first_s or begins_s, begins_s) - int(rows["time"][-1]) - period
+    return 0 < missing_s <= CATCH_UP_BARS * period
 
 
 def _joined(rows: Rows, market: Market, ring: BarWriter) -> Rows:
-    """Rows that end where the ring begins.
+    """Rows that end where the feed's own begin.
 
-    Between history that reaches the time when the feed was live already and the first
-    live row nothing traded: those rows are flat.
+    Trades of bars that began when the feed was live come by the feed. Where none came
+    between history and the first live row, nothing traded: those rows are flat.
     """
-    first_s, live_ns = _first_s(ring), market.live_since_ns
-    if not len(rows) or not first_s:
-        return rows
-    rows = rows[rows["time"] < first_s]
+    first_s, live_ns, period = _first_s(ring), market.live_since_ns, ring.period
+    if live_ns is not None:
+        rows = rows[rows["time"] < -(-live_ns // NS)]
+    if first_s:
+        rows = rows[rows["time"] < first_s]
     if not len(rows):
         return rows
-    end_s = int(rows["time"][-1]) + ring.period
-    if end_s >= first_s or live_ns is None or end_s * NS < live_ns:
-        return rows
-    flat = np.zeros((first_s - end_s) // ring.period, OHLCV_DTYPE)
-    flat["time"] = np.arange(end_s, first_s, ring.period)
-    for field in ("open", "high", "low", "close", "bar_wap"):
-        flat[field] = rows["close"][-1]
-    flat["flags"] = BarFlag.FLAT
-    known = np.zeros(len(rows), OHLCV_DTYPE)
+    own = np.zeros(len(rows), OHLCV_DTYPE)
     for field in rows.dtype.names or ():
-        known[field] = rows[field]
-    return np.concatenate([known, flat])
+        own[field] = rows[field]
+    _hold_places(own, market.open_gaps, period)
+    end_s = int(rows["time"][-1]) + period
+    if end_s >= first_s or live_ns is None or end_s * NS < live_ns:
+        return own
+    flat = np.zeros((first_s - end_s) // period, OHLCV_DTYPE)
+    flat["time"] = np.arange(end_s, first_s, period)
+    _be_flat(flat, own["close"][-1], BarFlag.FLAT)
+    return np.concatenate([own, flat])
+
+
+def _hold_places(rows: Rows, gaps: list[tuple[int, int]], period: int) -> None:
+    """Placeholders in the open gaps: who repairs them tells the same trades again."""
+    starts_ns = rows["time"] * NS
+    lost = np.zeros(len(rows), np.bool_)
+    for start, end in gaps:
+        lost |= (starts_ns < end) & (start < starts_ns + period * NS)
+    for place in np.flatnonzero(lost):
+        before = rows["close"][place - 1] if place else rows["open"][place]
+        _be_flat(rows[place : place + 1], before, BarFlag.FLAT | BarFlag.SYNTHETIC_GAP)
+
+
+def _be_flat(rows: Rows, price: float, flags: int) -> None:
+    for field in ("open", "high", "low", "close", "bar_wap"):
+        rows[field] = price
+    rows["volume"], rows["count"], rows["flags"] = 0.0, 0, flags

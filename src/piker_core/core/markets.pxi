@@ -116,6 +116,11 @@ cdef class Market:
         return self.native.live_from_ns if known and self.native.status == PK_LIVE else None
 
     @property
+    def open_gaps(self) -> list:
+        """Start and end, UTC nanoseconds, of the gaps that this writer has open, oldest first."""
+        return [(self.native.gap_start[i], self.native.gap_end[i]) for i in range(self.native.gaps)]
+
+    @property
     def last_price(self) -> float:
         """Price of the newest trade, or the `last` of a quote; 0.0 if neither came."""
         return self.native.last_price

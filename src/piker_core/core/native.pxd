@@ -110,6 +110,8 @@ cdef extern from "recover.h" nogil:
         int closed
         int64_t live_from_ns, newest_ns, late_window_ns, last_id, last_time_ns
         double last_price
+        int64_t gap_start[32]
+        int64_t gap_end[32]
         int gaps
         uint64_t counters[16]
 
