@@ -71,6 +71,17 @@ def fast() -> Pace:
     return Pace(2, 1000.0)
 
 
+def five_minutes(until_s: float) -> Any:
+    """Rows of the newest minutes that are over; in each there was a trade."""
+    end_s = int(until_s) // 60 * 60
+    rows = np.zeros(5, pk.OHLCV_DTYPE)
+    rows["time"] = np.arange(end_s - 300, end_s, 60)
+    rows["volume"], rows["count"] = 1.0, 1
+    for field in ("open", "high", "low", "close", "bar_wap"):
+        rows[field] = 10.0
+    return rows
+
+
 def open_ring(engine: Any, live_s: int | None) -> tuple[Any, Any]:
     market = engine.add_market(FQME, periods=(1,), capacity={1: 5000})
     market.set_status("live", since_ns=(live_s or int(time.time())) * NS)
@@ -200,12 +211,7 @@ async def test_a_minute_that_ended_while_the_feed_opened_is_not_taken_for_flat(
         market = engine.add_market(FQME, periods=(60,), capacity={60: 500})
 
         async def get_ohlc(timeframe: float, end_dt: Any) -> Any:
-            end_s = min(int(end_dt.timestamp()), int(clock[0]) // 60 * 60)
-            rows = np.zeros(5, pk.OHLCV_DTYPE)
-            rows["time"] = np.arange(end_s - 300, end_s, 60)
-            for field in ("open", "high", "low", "close", "bar_wap"):
-                rows[field] = 10.0
-            rows["volume"], rows["count"] = 1.0, 1
+            rows = five_minutes(min(end_dt.timestamp(), clock[0]))
             if clock[0] < minute + 60:  # the next minute begins, and trades
                 clock[0] = minute + 60.2
                 market.set_status("live", since_ns=(minute + 60) * NS)
@@ -233,13 +239,7 @@ async def test_history_waits_for_a_feed_that_is_slow_to_be_live(
         market.set_status("backfilling")
 
         async def get_ohlc(timeframe: float, end_dt: Any) -> Any:
-            end_s = min(int(end_dt.timestamp()), int(clock[0]) // 60 * 60)
-            rows = np.zeros(5, pk.OHLCV_DTYPE)
-            rows["time"] = np.arange(end_s - 300, end_s, 60)
-            rows["volume"], rows["count"] = 1.0, 1
-            for field in ("open", "high", "low", "close", "bar_wap"):
-                rows[field] = 10.0
-            return rows, None, None
+            return five_minutes(min(end_dt.timestamp(), clock[0])), None, None
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(backfill, get_ohlc, market, 60, 5, fast())
