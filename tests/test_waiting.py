@@ -299,7 +299,8 @@ async def test_cancelling_a_wait_leaves_no_file_thread_or_doorbell(
                 await trio.lowlevel.checkpoint()
             nursery.cancel_scope.cancel()
         assert keys(namespace) == keys(namespace, "ticks") == []
-    assert (open_files(), threading.active_count()) == (files, threads)
+    assert open_files() == files
+    assert threading.active_count() <= threads  # idle ones of earlier tests may end
 
 
 async def test_a_wait_that_was_answered_leaves_nothing_behind(
