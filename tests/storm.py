@@ -19,7 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import AsyncExitStack, ExitStack, aclosing, asynccontextmanager
 from decimal import Decimal
 from importlib import import_module
@@ -168,12 +168,17 @@ class Front:
 class FeedProcess:
     """The feed in its process, and what it answers."""
 
-    def __init__(self, asked: trio.abc.SendStream, answers: AsyncIterator[str]) -> None:
+    def __init__(
+        self, asked: trio.abc.SendStream, answers: AsyncGenerator[str, None]
+    ) -> None:
         self._asked, self._answers = asked, answers
 
     async def answer(self) -> Any:
-        """Its next one."""
-        return msgspec.json.decode(await anext(self._answers))
+        """Its next one. Raises RuntimeError if it has ended."""
+        line = await anext(self._answers, None)
+        if line is None:
+            raise RuntimeError("the process of the feed has ended: see its last words")
+        return msgspec.json.decode(line)
 
     async def ask(self, what: str) -> Any:
         """An answer to a question."""
