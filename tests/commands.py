@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 import piker_core as pk
-from piker_core.cli.commands import app
+from piker_core.cli import load_app
 
 BASE_S = 1_600_000_000
 WAIT_S = 30.0
@@ -105,7 +105,7 @@ def invoke(*words: str) -> Done:
     """The same within this process: quicker, without the start and the end of one."""
     out, err = io.StringIO(), io.StringIO()
     with redirect_stdout(out), redirect_stderr(err), pytest.raises(SystemExit) as ended:
-        app(list(words), prog_name="piker-core")
+        load_app()(list(words), prog_name="piker-core")
     code = ended.value.code
     assert isinstance(code, int)
     return Done(words, code, out.getvalue(), err.getvalue())

@@ -9,8 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 import piker_core as pk
-from piker_core.cli import failures, output
-from piker_core.cli.commands import app
+from piker_core.cli import failures, load_app, output
 from tests.commands import run
 
 COMMANDS = (
@@ -47,14 +46,14 @@ def test_help_imports_neither_numpy_nor_trio_nor_httpx() -> None:
 def test_every_command_documents_its_exit_codes_and_shared_options(
     command: str,
 ) -> None:
-    done = CliRunner().invoke(app, [command, "--help"])
+    done = CliRunner().invoke(load_app(), [command, "--help"])
     assert done.exit_code == 0
     for text in ("Exit codes:", "3  not found", "--json", "--namespace", "--debug"):
         assert text in done.output
 
 
 def test_the_command_list_documents_the_exit_codes() -> None:
-    done = CliRunner().invoke(app, ["--help"])
+    done = CliRunner().invoke(load_app(), ["--help"])
     assert all(command in done.output for command in COMMANDS)
     assert "5  machine or configuration in trouble" in done.output
 
@@ -85,7 +84,7 @@ def test_the_version_is_that_of_the_package() -> None:
     ids=" ".join,
 )
 def test_wrong_usage_is_exit_code_2(words: list[str], namespace: str) -> None:
-    done = CliRunner().invoke(app, words)
+    done = CliRunner().invoke(load_app(), words)
     assert done.exit_code == failures.USAGE
     assert "Usage:" in done.output
 

@@ -21,6 +21,14 @@ class SegmentError(PikerError):
     """A shared-memory segment is foreign, damaged or of another layout version."""
 
 
+class StoreError(PikerError):
+    """A store cannot be opened, read or written, or what is in it is damaged."""
+
+
+class JournalError(PikerError):
+    """A journal cannot be read or written, or is damaged."""
+
+
 class ConfigError(PikerError):
     """The configuration file or an environment variable is wrong."""
 
