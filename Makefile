@@ -9,6 +9,7 @@
 VENV ?= .venv
 PYTHON ?= python3.13 python3.12 python3.11 python3
 ARGS ?=
+JOBS ?= 4
 FUZZ_S ?= 60
 
 BIN := $(VENV)/bin
@@ -30,9 +31,9 @@ help:
 demo: install
 	$(BIN)/piker-core demo $(ARGS)
 
-## make test     the test suite                         (ARGS='-k rings' picks)
+## make test     the test suite     (ARGS='-k rings' picks; JOBS=0 for one process)
 test: develop
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile $(ARGS)
 
 ## make lint     ruff and cython-lint
 lint: develop

@@ -122,7 +122,8 @@ def kinds(value: Any) -> Any:
         return frozenset((key, kinds(row)) for key, row in value.items())
     if isinstance(value, list):
         rows = [kinds(row) for row in value]
-        return tuple(rows) if len(rows) == 12 else frozenset(rows)
+        kline = len(rows) == 12 and not isinstance(value[0], dict)
+        return tuple(rows) if kline else frozenset(rows)
     if isinstance(value, str) and re.fullmatch(r"-?\d+(\.\d+)?", value):
         return f"text of {len(value.partition('.')[2])} decimals"
     return type(value).__name__

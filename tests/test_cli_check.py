@@ -17,7 +17,7 @@ from tests.broken_providers import make_provider
 from tests.commands import PYTHON, Providers, invoke, records, run, told_once
 from tests.recorded_session import write_session
 
-NAME = "acmex"
+NAME = f"acme{os.getpid()}x"
 LACKED = {"calls.skewed_clock", "reconnect.rotation", "reconnect.shutdown"}
 """Checks of faults that the simulated Kraken and the skeleton's venue have not."""
 

@@ -29,6 +29,13 @@ GOOD = {
 Way = Callable[["Opened", dict[str, Any]], int]
 
 
+class Stranger:
+    """An object of a class that the engine does not know."""
+
+    def __repr__(self) -> str:
+        return "Stranger()"
+
+
 class Opened:
     """An engine with one market, and all that a refusal must not change."""
 
@@ -106,7 +113,7 @@ NO_NUMBERS = [
     [],
     {},
     (),
-    object(),
+    Stranger(),
     1j,
     True,
     np.array([1.0]),
@@ -126,7 +133,7 @@ MATRIX: list[tuple[str, Any, tuple[Way, ...]]] = [
     *((name, bad, UNTYPED) for name in ("id", "count") for bad in NOT_WHOLE),
     *((name, bad, UNTYPED) for name in ("id", "count") for bad in TOO_LONG),
     *(("time_ns", bad, UNTYPED) for bad in (*NOT_WHOLE, *TOO_LONG)),
-    *(("side", bad, UNTYPED) for bad in ("up", "BUY", 1.0, b"buy", [], object())),
+    *(("side", bad, UNTYPED) for bad in ("up", "BUY", 1.0, b"buy", [], Stranger())),
     *(("count", bad, UNTYPED) for bad in (-1, 2**32)),
 ]
 ALLOWED = {
@@ -190,7 +197,7 @@ def test_a_bad_time_in_seconds_is_refused(bad: Any, opened: Opened) -> None:
     assert opened.refused == 2
 
 
-@pytest.mark.parametrize("bad", [None, 5, "trade", [], (), {}, object()])
+@pytest.mark.parametrize("bad", [None, 5, "trade", [], (), {}, Stranger()])
 def test_what_is_no_tick_is_refused(bad: Any, opened: Opened) -> None:
     before = opened.state()
     with pytest.raises(pk.BadTick, match="tick 1"):
@@ -226,7 +233,7 @@ def test_a_batch_with_one_bad_record_is_refused_whole_and_the_error_says_which(
 @pytest.mark.parametrize(
     "bad",
     [
-        *(None, 5, 2.5, "xbtusd", b"xbtusd", [], [GOOD], (), object(), {}),
+        *(None, 5, 2.5, "xbtusd", b"xbtusd", [], [GOOD], (), Stranger(), {}),
         *({"ticks": [GOOD]}, {"symbol": "nosuch"}, {"symbol": None}, {"symbol": 5}),
         *({"symbol": []}, {"symbol": "\ud800"}, {"symbol": "x" * 100_000}),
         *({"symbol": "xbtusd", "ticks": bad} for bad in (5, "trade", {}, 0, "", True)),
