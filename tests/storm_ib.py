@@ -65,4 +65,5 @@ SITE = Site(
     },
     candles=_candles,
     untold=(FOREX,),
+    quiet_s=15.0,  # PATIENCE's `history_timeout_s` and two times its `sweep_s`
 )

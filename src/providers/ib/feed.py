@@ -35,6 +35,7 @@ from .lines import Lines
 from .links import Event
 from .market_feed import MarketFeed, Quote
 from .session import Session
+from .sweep import sweep
 from .tape import Tape
 from .watch import keep_hours, watch
 
@@ -90,6 +91,8 @@ class Stream:
             times=tape.times,
             local_times=tape.sampler.local,
             missed=market.missed,
+            compared=market.compared,
+            uncompared=market.uncompared,
             backwards=tape.sampler.meter.backwards,
             resets=tape.sampler.meter.resets,
             pacing_waits=self.client.archive.ledger.waits,
@@ -336,6 +339,7 @@ async def stream_quotes(
             nursery.start_soon(keep_hours, stream, market)
         nursery.start_soon(stream.run)
         nursery.start_soon(watch, stream, nursery)
+        nursery.start_soon(sweep, stream)
         quotes = await first_quotes(stream)
         task_status.started((inits, quotes))
         feed_is_live.set()
