@@ -9,12 +9,14 @@ from zoneinfo import ZoneInfo
 
 import numpy as np
 import pytest
+import trio
 from numpy.typing import NDArray
+from trio.testing import wait_all_tasks_blocked
 
 import piker_core as pk
 from piker_core.calendars import NS
 from piker_core.errors import NoData, ProviderError
-from providers.ib import sweep
+from providers.ib import sweep, watch
 from providers.ib.archive import Page, PastTick
 from providers.ib.audit import VAIN_MOST, Audit
 from providers.ib.config import Config
@@ -33,6 +35,7 @@ D = Decimal
 TOLD = {5: D(3), 6: D(0), 7: D("0.3")}
 TRADES = ((9.0, 2), (9.5, 1), (9.25, 4))
 """Price and size of the trades of every second."""
+MARKS = SimpleNamespace(unreported=False, pastLimit=False)
 
 
 def test_seconds_of_which_less_was_told_than_is_listed_lack_something() -> None:
@@ -130,12 +133,11 @@ class Scene:
         market.come_up(begun_ns)
         await market.release([], begun_ns)
         market.swept_s = self.first_s
-        marks = SimpleNamespace(unreported=False, pastLimit=False)
         for second in range(21):
             told_s = self.first_s + second
             for place, (price, size) in enumerate(TRADES):
                 if (second, place) not in lost:
-                    trade = (2, told_s, price, float(size), marks)
+                    trade = (2, told_s, price, float(size), MARKS)
                     market.take("tickByTickAllLast", trade, told_s * NS)
             await market.flush(told_s * NS)
 
@@ -223,6 +225,62 @@ async def test_bars_that_are_not_of_the_trades_told_are_not_compared_for_ever(
     asked = len(scene.archive.asked)
     await compare(scene.client, scene.market)
     assert len(scene.archive.asked) == asked and not scene.market.gaps
+
+
+async def test_what_was_told_before_historys_answer_is_no_loss_though_not_taken_yet(
+    scene: Scene,
+) -> None:
+    await scene.tell(lost=[(19, 1)])
+    market, second = scene.market, scene.first_s + 19
+    market.come += 1  # it has come in, and waits
+    market.open_audit_gap(second * NS, second * NS + 1)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(repair, scene.client, market)
+        nursery.start_soon(compare, scene.client, market)
+        await wait_all_tasks_blocked()
+        assert market.gaps and scene.archive.asked
+        price, size = TRADES[1]
+        trade = (2, second, price, float(size), MARKS)
+        market.take("tickByTickAllLast", trade, scene.now_s * NS)
+        await market.flush(scene.now_s * NS)
+        market.note_read(market.come)
+    assert market.missed == 0 and not market.gaps
+
+
+def test_a_market_is_sampled_only_if_its_trades_are_certain_not_to_be_told(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left: list[str] = []
+    stream: Any = SimpleNamespace(leave_ticks=lambda _, why: left.append(why))
+    market, waiting_s = scene.market, dict[str, float]()
+    clock = {"s": 0.0}
+    monkeypatch.setattr("trio.current_time", lambda: clock["s"])
+
+    def look(after_s: float) -> int:
+        for _ in range(2):
+            watch._watch_trades(stream, market, 0, waiting_s)
+            clock["s"] += after_s
+        watch._watch_trades(stream, market, 0, waiting_s)
+        return len(left)
+
+    def sample(total: int, after_s: int) -> None:
+        text = f"9.0;1;{(scene.first_s + after_s) * 1000};{total};9.0;true"
+        market.take("tickString", (48, text), (scene.first_s + after_s) * NS)
+        market.tape.flush((scene.first_s + after_s) * NS)
+
+    market.ask(scene.first_s * NS, by_tick=True)
+    sample(50, 1)
+    assert look(60.0) == 0  # it may have been traded before the line began
+    sample(51, 3)
+    assert look(watch.DECIDE_S) == 0  # the message of one may be lost
+    sample(52, 4)
+    sample(53, 5)
+    market.go_down("cut", scene.first_s * NS)
+    assert look(60.0) == 0  # nothing can be told
+    market.come_up((scene.first_s + 6) * NS)
+    for total in range(54, 58):
+        sample(total, total - 46)
+    assert look(watch.DECIDE_S) == 1
 
 
 async def test_losses_that_only_bars_tell_of_are_found_by_a_feed(

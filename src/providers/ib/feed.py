@@ -159,6 +159,7 @@ class Stream:
             self._drained.set()
             for market in self.markets.values():
                 self.lines.close(market)
+                market.note_read(market.come)
             self._inbox.clear()
 
     # Messages
@@ -167,6 +168,7 @@ class Stream:
         self, market: MarketFeed, line: int, name: str, arguments: tuple[Any, ...]
     ) -> None:
         self._inbox.append((market, line, name, arguments))
+        market.come += 1
         self._wake.set()
 
     async def _brake(self) -> None:
@@ -192,8 +194,9 @@ class Stream:
                 self._take_error(market, line, *arguments)
             else:
                 self._take(market, name, arguments, now_ns)
-        for market in touched.values():
+        for market, come in [(each, each.come) for each in touched.values()]:
             await market.flush(now_ns)
+            market.note_read(come)
             if market.up:
                 self._served(market)
         self.note_progress()

@@ -116,6 +116,8 @@ class MarketFeed:
         self._sampled = False
         self._first_s = 0
         self._vain = 0
+        self.come = self._read = 0
+        self._has_read = trio.Event()
         self._send = send
         self.set_hours(hours)
 
@@ -358,6 +360,21 @@ class MarketFeed:
             if self.awaits in _TICKED:
                 self.come_up(now_ns)
         self.tape.take(name, arguments, now_ns)
+
+    def note_read(self, come: int) -> None:
+        """So many of the messages that have `come` in are known."""
+        self._read = come
+        self._has_read.set()
+        self._has_read = trio.Event()
+
+    async def wait_read(self) -> None:
+        """Wait until all that has come in by now is known.
+
+        What history lists may have been told before its answer, and be no loss.
+        """
+        come = self.come
+        while self._read < come:
+            await self._has_read.wait()
 
     async def flush(self, now_ns: int) -> None:
         """Push what came in since the last call."""

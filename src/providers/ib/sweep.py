@@ -80,6 +80,7 @@ async def compare(client: Client, market: MarketFeed) -> None:
     if until_s <= first_s:
         return
     listed = await _volumes(client, market, first_s, until_s)
+    await market.wait_read()
     if market.swept_s != first_s:  # meanwhile it has begun anew
         return
     told = {second: market.known.size(second) for second in range(first_s, until_s)}
