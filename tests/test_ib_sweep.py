@@ -25,7 +25,7 @@ from providers.ib.known import Known, KnownTrades
 from providers.ib.links import Links
 from providers.ib.market_feed import MarketFeed
 from providers.ib.repair import repair
-from providers.ib.sweep import beside, compare, together
+from providers.ib.sweep import SOON_S, Turns, beside, compare, together
 from providers.ib.tape import Tape
 from tests.ib_gateway import front, open_pointed, settle, wait_until, wrong_rows
 from tests.ib_listing import FUTURE
@@ -73,6 +73,21 @@ def test_seconds_are_of_the_subscription_that_told_them_last() -> None:
     known.epoch = 3
     assert known.epoch_of(5, 6) == known.epoch_of(4, 9) == 2
     assert known.epoch_of(7, 9) == 3
+
+
+def test_markets_are_compared_regularly_and_soon_after_a_subscription_began() -> None:
+    turns = Turns(300.0)
+    assert not turns.is_due("a", 1, 10.0) and turns.is_due("a", 1, 10.0 + SOON_S)
+    turns.take("a", 15.0)
+    turns.succeed("a")
+    assert not turns.is_due("a", 1, 314.0) and turns.is_due("a", 1, 315.0)
+    turns.take("a", 315.0)
+    assert not turns.is_due("a", 2, 320.0)  # the last time is not long ago
+    assert not turns.is_due("a", 2, 374.0) and turns.is_due("a", 2, 375.0)
+    for failure in range(9):
+        turns.fail("a", 1000.0 * failure)
+    assert not turns.is_due("a", 2, 10_300.0)  # ever less often
+    assert turns.is_due("a", 2, 14_000.0)
 
 
 class Archive:

@@ -39,7 +39,8 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     `silence_s` how long one that ticks may be silent; `refused_retry_s` is the first
     wait before a market that was refused, or whose data another session has, is asked
     for again. Trades of a second are complete `settle_s` after its end; every `sweep_s`
-    those told one by one are compared with TWS's bars, a request for each such market.
+    those told one by one are compared with TWS's bars, a request for each such market,
+    and soon after a subscription began.
 
     Of requests: `message_rate` a second; `history_requests` in `history_window_s`, of
     which `repair_reserve` are kept for gaps; none identical within `identical_s`, at

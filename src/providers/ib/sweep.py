@@ -7,9 +7,10 @@ without having been compared.
 
 Rules this file owns:
 
-1. Every `sweep_s` the seconds since the last comparison that have settled are compared
-   by their volume with the venue's bars of 1 s: a request for up to 2000 of them, which
-   waits for all that are urgent. Trades told by samples are not compared.
+1. Every `sweep_s`, and soon after a subscription began, the seconds since the last
+   comparison that have settled are compared by their volume with the venue's bars of
+   1 s: a request for up to 2000 of them, which waits for all that are urgent. Trades
+   told by samples are not compared.
 2. Seconds of which less was told than the bar has are a gap, repaired like any other.
    Those of which more was told are not listed yet, if they are new: the next sweep
    begins with them.
@@ -39,6 +40,9 @@ if TYPE_CHECKING:
     from .feed import Stream
 
 _MOST_S = BAR_SIZES[1].most_s
+LOOK_S = 1.0
+SOON_S = 5.0
+"""So long after a subscription began its first seconds are compared."""
 _KEEP_SWEEPS = 4
 _LISTED_S = 30
 """A second so old is listed as it will be."""
@@ -51,24 +55,63 @@ _FAILURES_MOST = 16
 log = logging.getLogger("providers.ib")
 
 
+class Turns:
+    """When each market is to be compared, in seconds of one clock.
+
+    Every `every_s`, and SOON_S after a subscription has begun; but a fifth of `every_s`
+    apart. A market that cannot be compared, ever less often.
+    """
+
+    def __init__(self, every_s: float) -> None:
+        self._every_s = every_s
+        self._due_s: dict[str, float] = {}
+        self._last_s: dict[str, float] = {}
+        self._begun_ns: dict[str, int] = {}
+        self._backoffs: dict[str, Backoff] = {}
+
+    def is_due(self, symbol: str, begun_ns: int, now_s: float) -> bool:
+        """Whether it is a market's turn; its subscription began at `begun_ns`."""
+        due_s = self._due_s.setdefault(symbol, now_s + self._every_s)
+        if self._begun_ns.get(symbol) != begun_ns:
+            self._begun_ns[symbol] = begun_ns
+            rested_s = self._last_s.get(symbol, -math.inf) + self._every_s / 5
+            due_s = min(due_s, max(now_s + SOON_S, rested_s))
+            self._due_s[symbol] = due_s
+        return now_s >= due_s
+
+    def take(self, symbol: str, now_s: float) -> None:
+        """It is compared now."""
+        self._last_s[symbol], self._due_s[symbol] = now_s, now_s + self._every_s
+
+    def succeed(self, symbol: str) -> None:
+        """It could be compared."""
+        self._backoffs.pop(symbol, None)
+
+    def fail(self, symbol: str, now_s: float) -> None:
+        """It could not."""
+        longest_s = _FAILURES_MOST * self._every_s
+        backoff = self._backoffs.setdefault(symbol, Backoff(self._every_s, longest_s))
+        self._due_s[symbol] = now_s + max(backoff.next_s(), self._every_s)
+
+
 async def sweep(stream: "Stream") -> None:
     """Compare what was told of all markets, one after the other, for ever."""
-    every_s = stream.config.sweep_s
-    backoff = Backoff(every_s, _FAILURES_MOST * every_s)
+    turns = Turns(stream.config.sweep_s)
     while True:
-        await trio.sleep(max(every_s, backoff.next_s() if backoff.failures else 0))
-        for market in stream.markets.values():
-            session = stream.lines.session
-            if session is None or not session.links.lists:
-                break
+        await trio.sleep(min(LOOK_S, stream.config.sweep_s))
+        for symbol, market in stream.markets.items():
+            session, now_s = stream.lines.session, trio.current_time()
+            due = turns.is_due(symbol, market.up_ns, now_s)
+            if not due or session is None or not session.links.lists:
+                continue
+            turns.take(symbol, now_s)
             try:
                 await compare(stream.client, market)
             except (PikerError, OSError) as error:
-                log.info("%s: its rows are compared later: %s", market.symbol, error)
-                backoff.failures = max(backoff.failures, 1)
-                break
-        else:
-            backoff.reset()
+                log.info("%s: its rows are compared later: %s", symbol, error)
+                turns.fail(symbol, trio.current_time())
+            else:
+                turns.succeed(symbol)
 
 
 async def compare(client: Client, market: MarketFeed) -> None:
