@@ -1,7 +1,7 @@
 """Seconds told trade by trade beside TWS's bars: what lacks is missed and repaired."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from decimal import Decimal
 from types import SimpleNamespace
 from typing import Any
@@ -98,12 +98,14 @@ class Archive:
         self.asked: list[tuple[int, int]] = []
         self.error: Exception | None = None
         self.more = 0.0
+        self.meanwhile: Callable[[], object] = int
 
     async def bars(
         self, _: object, period: int, end_s: int, span_s: int
     ) -> NDArray[np.void]:
         assert period == 1
         self.asked.append((end_s - span_s, end_s))
+        self.meanwhile()
         if self.error is not None:
             raise self.error
         rows = np.zeros(end_s - self.first_s, pk.OHLCV_DTYPE)
@@ -199,6 +201,15 @@ async def test_what_was_told_by_samples_and_what_a_gap_holds_is_not_compared(
     await compare(scene.client, scene.market)
     assert scene.archive.asked == [(scene.first_s + 4, scene.first_s + 10)]
     assert len(scene.market.gaps) == 1
+
+
+async def test_what_another_has_missed_meanwhile_is_one_gap(scene: Scene) -> None:
+    await scene.tell(lost=[(9, 0), (15, 0)])
+    gap_ns = (scene.first_s + 14) * NS
+    scene.archive.meanwhile = lambda: scene.market.open_audit_gap(gap_ns, gap_ns)
+    await compare(scene.client, scene.market)
+    assert [gap.sweep for gap in scene.market.gaps] == [False, True]
+    assert scene.market.swept_s == scene.market.gaps[0].next_s
 
 
 async def test_a_failure_of_history_leaves_all_to_the_next_sweep(scene: Scene) -> None:

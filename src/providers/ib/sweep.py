@@ -126,9 +126,12 @@ async def compare(client: Client, market: MarketFeed) -> None:
     await market.wait_read()
     if market.swept_s != first_s:  # meanwhile it has begun anew
         return
+    new_s = max(first_s, until_s - _LISTED_S)
+    until_s = min(until_s, *_in_doubt(market))
     told = {second: market.known.size(second) for second in range(first_s, until_s)}
-    ahead_s = until_s - _LISTED_S
-    market.swept_s, lacking = beside(told, listed, max(first_s, ahead_s))
+    if not told:
+        return
+    market.swept_s, lacking = beside(told, listed, new_s)
     market.compared += market.swept_s - first_s
     for start_s, end_s in together(lacking):
         market.open_sweep_gap(start_s, end_s)
@@ -161,9 +164,14 @@ def _span(client: Client, market: MarketFeed) -> tuple[int, int]:
     market.swept_s = first_s
     settle_s = math.ceil(client.config.settle_s)
     until_s = min(now_s, market.heard_ns // NS) - settle_s
-    until_s = min([until_s, first_s + _MOST_S, *(gap.next_s for gap in market.gaps)])
+    until_s = min(until_s, first_s + _MOST_S, *_in_doubt(market))
     whole = market.up and not market.held and market.tape.source == "ticks"
     return first_s, until_s if whole else 0
+
+
+def _in_doubt(market: MarketFeed) -> list[int]:
+    """The first seconds of what is to be repaired; one far away if there is nothing."""
+    return [gap.next_s for gap in market.gaps] or [1 << 40]
 
 
 def _keep_s(client: Client) -> int:
