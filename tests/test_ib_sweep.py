@@ -192,6 +192,29 @@ async def test_each_second_is_compared_once(scene: Scene) -> None:
     assert scene.market.compared == 20 and not scene.market.gaps
 
 
+async def test_what_was_told_is_kept_until_it_was_compared(scene: Scene) -> None:
+    await scene.tell()
+    market, later_s = scene.market, scene.first_s + 90
+    trade = (2, later_s, 9.0, 1.0, MARKS)
+    market.take("tickByTickAllLast", trade, later_s * NS)
+    await market.flush(later_s * NS)
+    assert market.known.size(scene.first_s) == 7
+    market.swept_s = scene.first_s + 1
+    market.take("tickByTickAllLast", trade, later_s * NS)
+    await market.flush(later_s * NS)
+    assert market.known.size(scene.first_s) == 0
+    assert market.known.size(scene.first_s + 1) == 7
+
+
+async def test_what_an_earlier_subscription_lacks_is_one_of_its_trades(
+    scene: Scene,
+) -> None:
+    await scene.tell(lost=[(2, 0)])
+    earlier, scene.market.known.epoch = scene.market.known.epoch, 9
+    await compare(scene.client, scene.market)
+    assert scene.market.gaps[0].epoch == earlier
+
+
 async def test_what_was_told_by_samples_and_what_a_gap_holds_is_not_compared(
     scene: Scene,
 ) -> None:
