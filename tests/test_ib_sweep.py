@@ -194,7 +194,7 @@ async def test_each_second_is_compared_once(scene: Scene) -> None:
 
 async def test_what_was_told_is_kept_until_it_was_compared(scene: Scene) -> None:
     await scene.tell()
-    market, later_s = scene.market, scene.first_s + 90
+    market, later_s = scene.market, scene.first_s + 48
     trade = (2, later_s, 9.0, 1.0, MARKS)
     market.take("tickByTickAllLast", trade, later_s * NS)
     await market.flush(later_s * NS)
