@@ -14,9 +14,9 @@ Rules this file owns:
 2. Seconds of which less was told than the bar has are a gap, repaired like any other.
    Those of which more was told are not listed yet, if they are new: the next sweep
    begins with them.
-3. What cannot be compared for `_KEEP_SWEEPS` sweeps is not compared any more, and
-   counted. Where repair has found nothing VAIN_MOST times in a row, bars and trades do
-   not mean the same: no more sweeps, and a warning.
+3. What cannot be compared for _KEEP_SWEEPS sweeps or _KEEP_S is not compared any more,
+   and counted. Where repair has found nothing VAIN_MOST times in a row, bars and trades
+   do not mean the same: no more sweeps, and a warning.
 """
 
 import logging
@@ -44,6 +44,8 @@ LOOK_S = 1.0
 SOON_S = 5.0
 """So long after a subscription began its first seconds are compared."""
 _KEEP_SWEEPS = 4
+_KEEP_S = 1200
+"""So much, at least, of what was told is kept until it can be compared."""
 _LISTED_S = 30
 """A second so old is listed as it will be."""
 _TOGETHER_S = 10
@@ -175,7 +177,7 @@ def _in_doubt(market: MarketFeed) -> list[int]:
 
 
 def _keep_s(client: Client) -> int:
-    return min(int(_KEEP_SWEEPS * client.config.sweep_s) + 1, _MOST_S)
+    return min(max(int(_KEEP_SWEEPS * client.config.sweep_s), _KEEP_S), _MOST_S)
 
 
 def beside(
