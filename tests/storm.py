@@ -233,7 +233,7 @@ async def calm(fronts: Sequence[Front]) -> None:
     """Wait until all has been well for a while, for `CALM_S` at most."""
     with trio.move_on_after(CALM_S):
         well_s = 0.0
-        while well_s < SETTLED_S:
+        while well_s < max(front.site.quiet_s for front in fronts):
             await trio.sleep(LOOK_S)
             well = not any(front.unrepaired() for front in fronts)
             well_s = well_s + LOOK_S if well else 0.0

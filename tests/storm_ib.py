@@ -3,6 +3,11 @@
 Its trades have no ids: one told twice is two, and their order is that of coming, so
 no messages are repeated or disordered. Quotes that are lost are told by nothing, so
 prices of a market whose bars are made of quotes are not compared.
+
+A TWS is not known to lose single messages of a connection that goes on: TCP does not,
+and what it samples it makes good by the next total. What is known are silent stalls,
+which are told by nothing either. `drop` stands for whatever else may come, far more
+often than it ever will: what is not told must be missed all the same.
 """
 
 from typing import Any
@@ -65,4 +70,5 @@ SITE = Site(
     },
     candles=_candles,
     untold=(FOREX,),
+    quiet_s=15.0,  # PATIENCE's `history_timeout_s` and two times its `sweep_s`
 )

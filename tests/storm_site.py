@@ -57,7 +57,8 @@ class Site:
     `open_venue` takes a seed; `settings` are keys of the provider's configuration
     beside those that lead to the venue. `rates` are faults of messages, on all the
     time; `strikes` come one at a time. Of a symbol in `untold` the venue cannot tell
-    what was lost: its rows need not be like the candles.
+    what was lost: its rows need not be like the candles. What was lost is missed within
+    `quiet_s`.
     """
 
     name: str
@@ -68,6 +69,7 @@ class Site:
     strikes: Mapping[str, Strike]
     candles: Candles = _candles
     untold: Sequence[str] = ()
+    quiet_s: float = 5.0
 
     def environ(self, venue: Any) -> dict[str, str]:
         """What points the provider at a venue."""

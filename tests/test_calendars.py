@@ -284,6 +284,8 @@ def test_hours_that_are_not_understood_are_told(text: str, why: str) -> None:
         ("EST (Eastern Standard Time)", "America/New_York"),
         ("JST", "Asia/Tokyo"),
         ("MET", "MET"),
+        ("HKT", "Asia/Hong_Kong"),
+        ("AEST", "Australia/Sydney"),
         ("Asia/Hong_Kong", "Asia/Hong_Kong"),
     ],
 )

@@ -168,7 +168,7 @@ def test_odd_lots_and_the_like_are_dark_and_trades_past_a_limit_utrades() -> Non
 
 def test_samples_are_held_until_it_is_decided_who_tells_of_trades() -> None:
     tape = begun(by_tick=True)
-    assert play(tape, [rt(100.0, 1, 5, 50)]) == [] and tape.waiting
+    assert play(tape, [rt(100.0, 1, 5, 50)]) == [] and tape.waiting == 1
     assert trades(play(tape, [each(0, 100.0, 1)])) == [(100.0, 1.0)]
     assert not tape.waiting and tape.source == "ticks"
     assert trades(play(tape, [rt(101.0, 4, 9, 54)])) == []
@@ -176,6 +176,13 @@ def test_samples_are_held_until_it_is_decided_who_tells_of_trades() -> None:
     play(refused, [rt(100.0, 1, 5, 50)])
     refused.decide("sampled")
     assert trades(play(refused, [rt(101.0, 4, 9, 54)])) == [(100.0, 1.0), (101.0, 4.0)]
+
+
+def test_trades_of_a_lines_first_second_need_not_be_told_one_by_one() -> None:
+    tape = Tape(FUTURE)
+    tape.begin((T0 - 1) * NS, by_tick=True)
+    assert play(tape, [rt(100.0, 1, 900, 50)]) == [] and not tape.waiting
+    assert play(tape, [rt(100.0, 1, 1005, 51)]) == [] and tape.waiting == 1
 
 
 def test_lots_become_shares() -> None:

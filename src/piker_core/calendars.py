@@ -35,10 +35,12 @@ _EPOCH = datetime(1970, 1, 1)
 _WEEK = timedelta(days=7)
 _IB_HOURS = re.compile(r"(\d{8}):(?:CLOSED|(\d{4})-(\d{8}):(\d{4}))")
 _JAVA_ZONES = {
+    "AEST": "Australia/Sydney",
     "AET": "Australia/Sydney",
     "CST": "America/Chicago",
     "CTT": "Asia/Shanghai",
     "EST": "America/New_York",
+    "HKT": "Asia/Hong_Kong",
     "IST": "Asia/Kolkata",
     "JST": "Asia/Tokyo",
     "MST": "America/Denver",

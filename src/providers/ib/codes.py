@@ -23,7 +23,9 @@ LINK_BACK = 1102
 PORT_CHANGED = 1300
 FARM_BROKEN = 2103
 FARM_OK = 2104
-FARM_NOTICES = frozenset((2105, 2106, 2107, 2108, 2119, 2157, 2158))
+HISTORY_BROKEN = 2105
+HISTORY_OK = frozenset((2106, 2107))
+FARM_NOTICES = frozenset((HISTORY_BROKEN, *HISTORY_OK, 2108, 2119, 2157, 2158))
 """History and definitions, and market data farms that merely rest or connect."""
 CLIENT_ID_IN_USE = 326
 COMPETING = 10197

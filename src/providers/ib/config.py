@@ -38,7 +38,9 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     data farm is away; `restore_s` is how soon a market must tick again after an outage,
     `silence_s` how long one that ticks may be silent; `refused_retry_s` is the first
     wait before a market that was refused, or whose data another session has, is asked
-    for again. Trades of a second are complete `settle_s` after its end.
+    for again. Trades of a second are complete `settle_s` after its end; every `sweep_s`
+    those told one by one are compared with TWS's bars, a request for each such market,
+    and soon after a subscription began.
 
     Of requests: `message_rate` a second; `history_requests` in `history_window_s`, of
     which `repair_reserve` are kept for gaps; none identical within `identical_s`, at
@@ -73,6 +75,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     silence_s: Positive = 60.0
     refused_retry_s: Positive = 60.0
     settle_s: NotNegative = 2.0
+    sweep_s: Positive = 300.0
     message_rate: Count = 45
     history_requests: Count = 60
     history_window_s: Positive = 600.0

@@ -8,13 +8,17 @@ class StreamStatistics(msgspec.Struct, frozen=True):
 
     `source` is where its trades come from, `times` of what kind their times are;
     `local_times` counts those that are times of arrival, `missed` trades that the
-    stream should have told, `backwards` and `resets` totals of the volume that fell.
+    stream should have told, `compared` seconds that were compared with TWS's bars and
+    `uncompared` those that could not be, `backwards` and `resets` totals of the volume
+    that fell.
     """
 
     source: str = ""
     times: str = ""
     local_times: int = 0
     missed: int = 0
+    compared: int = 0
+    uncompared: int = 0
     backwards: int = 0
     resets: int = 0
     messages: int = 0

@@ -35,6 +35,7 @@ from .lines import Lines
 from .links import Event
 from .market_feed import MarketFeed, Quote
 from .session import Session
+from .sweep import sweep
 from .tape import Tape
 from .watch import keep_hours, watch
 
@@ -90,6 +91,8 @@ class Stream:
             times=tape.times,
             local_times=tape.sampler.local,
             missed=market.missed,
+            compared=market.compared,
+            uncompared=market.uncompared,
             backwards=tape.sampler.meter.backwards,
             resets=tape.sampler.meter.resets,
             pacing_waits=self.client.archive.ledger.waits,
@@ -156,6 +159,7 @@ class Stream:
             self._drained.set()
             for market in self.markets.values():
                 self.lines.close(market)
+                market.note_read(market.come)
             self._inbox.clear()
 
     # Messages
@@ -164,6 +168,7 @@ class Stream:
         self, market: MarketFeed, line: int, name: str, arguments: tuple[Any, ...]
     ) -> None:
         self._inbox.append((market, line, name, arguments))
+        market.come += 1
         self._wake.set()
 
     async def _brake(self) -> None:
@@ -189,8 +194,9 @@ class Stream:
                 self._take_error(market, line, *arguments)
             else:
                 self._take(market, name, arguments, now_ns)
-        for market in touched.values():
+        for market, come in [(each, each.come) for each in touched.values()]:
             await market.flush(now_ns)
+            market.note_read(come)
             if market.up:
                 self._served(market)
         self.note_progress()
@@ -336,6 +342,7 @@ async def stream_quotes(
             nursery.start_soon(keep_hours, stream, market)
         nursery.start_soon(stream.run)
         nursery.start_soon(watch, stream, nursery)
+        nursery.start_soon(sweep, stream)
         quotes = await first_quotes(stream)
         task_status.started((inits, quotes))
         feed_is_live.set()

@@ -47,6 +47,7 @@ class KnownTrades:
         self.epoch = 0
         self.newest_s = 0
         self._seconds: dict[int, list[Known]] = {}
+        self._oldest_s = 0
 
     def add(self, ticks: Sequence[Tick], epoch: int | None = None) -> None:
         """Trades were told, by this epoch's subscription unless another is named."""
@@ -66,7 +67,8 @@ class KnownTrades:
     def forget(self, oldest_s: int) -> None:
         """Drop seconds before this one, the first of any gap, that are old as well."""
         oldest_s = min(oldest_s, self.newest_s - _KEEP_S)
-        if len(self._seconds) > 2 * _KEEP_S:
+        if oldest_s > self._oldest_s:
+            self._oldest_s = oldest_s
             for second in [each for each in self._seconds if each < oldest_s]:
                 del self._seconds[second]
 
@@ -77,6 +79,15 @@ class KnownTrades:
     def count(self, second: int) -> int:
         """How many are known to have been printed in a second."""
         return sum(trade.type in PRINTED for trade in self._seconds.get(second, ()))
+
+    def epoch_of(self, start_s: int, end_s: int) -> int:
+        """The last one that has told of some seconds; the running one if none has."""
+        epochs = [
+            trade.epoch
+            for second in range(start_s, end_s)
+            for trade in self._seconds.get(second, ())
+        ]
+        return max(epochs, default=self.epoch)
 
     def lost_run(
         self, listed: Sequence[PastTick], first_s: int, epoch: int, lost: Decimal

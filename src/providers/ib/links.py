@@ -16,6 +16,12 @@ class Links:
     def __init__(self) -> None:
         self.up = True
         self.broken_farms: set[str] = set()
+        self.broken_history: set[str] = set()
+
+    @property
+    def lists(self) -> bool:
+        """Whether history can be had, as far as is known."""
+        return self.up and not self.broken_history
 
     def take(self, code: int, text: str) -> Event:
         """A notice; what it changes for market data."""
@@ -31,4 +37,8 @@ class Links:
         if code == codes.FARM_OK and self.broken_farms:
             self.broken_farms.discard(codes.farm_name(text))
             return "" if self.broken_farms else "farm back"
+        if code == codes.HISTORY_BROKEN:
+            self.broken_history.add(codes.farm_name(text))
+        elif code in codes.HISTORY_OK:
+            self.broken_history.discard(codes.farm_name(text))
         return ""

@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 import piker_core as pk
 from piker_core.calendars import AHEAD_NS, BACK_NS, NS
 
+from .audit import VAIN_MOST
 from .contracts import Listing
 from .hours import Hours
 from .known import Known, KnownTrades
@@ -55,7 +56,8 @@ class Gap(msgspec.Struct):
 
     Trades of seconds `next_s` to `until_s` are still to be looked for; those up to
     subscription `epoch` were told before it, by samples if `sampled`. `found` counts
-    those that were missing; `shared`: of its seconds another gap has found some.
+    those that were missing; `shared`: of its seconds another gap has found some. The
+    volume has told of those named `audit`, the venue's bars of those named `sweep`.
     """
 
     start_ns: int
@@ -67,6 +69,7 @@ class Gap(msgspec.Struct):
     found: int = 0
     pages: int = 0
     audit: bool = False
+    sweep: bool = False
     sampled: bool = False
     shared: bool = False
 
@@ -88,6 +91,8 @@ class MarketFeed:
         self.handle = handle
         self.tape = tape
         self.missed = 0
+        self.compared = self.uncompared = 0
+        self.swept_s = 0
         self.known = KnownTrades()
         self.gaps: list[Gap] = []
         self.seam: Gap | None = None
@@ -110,6 +115,9 @@ class MarketFeed:
         self._cause = self._why = ""
         self._sampled = False
         self._first_s = 0
+        self._vain = 0
+        self.come = self._read = 0
+        self._has_read = trio.Event()
         self._send = send
         self.set_hours(hours)
 
@@ -162,6 +170,12 @@ class MarketFeed:
         return bool(self.handle.status == "closed")
 
     @property
+    def told_by_tick(self) -> bool:
+        """Whether each of its trades is told, and can be compared with its bars."""
+        by_tick = self.listing.kind == "trades" and self.tape.source != "sampled"
+        return by_tick and self._vain < VAIN_MOST
+
+    @property
     def held(self) -> bool:
         """Whether live trades wait for those of the running minute."""
         return self._held is not None
@@ -195,6 +209,8 @@ class MarketFeed:
             self._first_s = minute_ns // NS
             self.seam = self._gap(minute_ns, now_ns, "start")
             self._held = []
+        if not self.started:
+            self.swept_s = self.seam.next_s if self.seam else now_ns // NS
         self.started = True
         self._show(since_ns)
 
@@ -263,6 +279,13 @@ class MarketFeed:
         gap.epoch, gap.audit = self.known.epoch, True
         self._record(gap)
 
+    def open_sweep_gap(self, start_s: int, end_s: int) -> None:
+        """The venue's bars say that trades of these seconds are missing."""
+        gap = self._gap(start_s * NS, end_s * NS, "trades missing in stream")
+        gap.next_s, gap.until_s = start_s, end_s
+        gap.epoch, gap.sweep = self.known.epoch_of(start_s, end_s), True
+        self._record(gap)
+
     def _record(self, gap: Gap) -> None:
         self.gaps.append(gap)
         self.handle.add_gap(start_ns=gap.start_ns, end_ns=gap.end_ns, cause=gap.cause)
@@ -281,10 +304,21 @@ class MarketFeed:
             other.shared |= other.next_s < gap.until_s
         if gap.audit and (gap.found or not gap.shared):
             self.tape.audit.judge(gap.found)
+        if gap.sweep:
+            self._judge_sweep(gap.found)
         self.handle.add_gap(
             start_ns=gap.start_ns, end_ns=gap.end_ns, cause=gap.cause, repaired=True
         )
         log.info("%s: gap (%s) repaired, %d trades", self.symbol, gap.cause, gap.found)
+
+    def _judge_sweep(self, found: int) -> None:
+        self._vain = 0 if found else self._vain + 1
+        if self._vain == VAIN_MOST:
+            log.warning(
+                "%s: the volumes of its bars are not those of its trades; they are not "
+                "compared any more, so a loss may not be noticed",
+                self.symbol,
+            )
 
     def give_up(self, gap: Gap, why: str) -> None:
         """What cannot be fetched stays on record, unrepaired."""
@@ -327,17 +361,39 @@ class MarketFeed:
                 self.come_up(now_ns)
         self.tape.take(name, arguments, now_ns)
 
+    def note_read(self, come: int) -> None:
+        """So many of the messages that have `come` in are known."""
+        self._read = come
+        self._has_read.set()
+        self._has_read = trio.Event()
+
+    async def wait_read(self) -> None:
+        """Wait until all that has come in by now is known.
+
+        What history lists may have been told before its answer, and be no loss.
+        """
+        come = self.come
+        while self._read < come:
+            await self._has_read.wait()
+
     async def flush(self, now_ns: int) -> None:
         """Push what came in since the last call."""
         ticks = self.tape.flush(now_ns)
         if not ticks:
             return
         self.known.add(ticks)
-        self.known.forget(min((gap.next_s for gap in self.gaps), default=1 << 40))
+        self.known.forget(self._needed_s())
         if self._held is not None:
             self._held.append(ticks)
         else:
             await self.push(ticks)
+
+    def _needed_s(self) -> int:
+        """The first second whose trades may be looked for, or be compared."""
+        seconds = [gap.next_s for gap in self.gaps]
+        if self.told_by_tick and self.swept_s:
+            seconds.append(self.swept_s)
+        return min(seconds, default=1 << 40)
 
     async def push(self, ticks: list[Tick]) -> bool:
         """Send ticks; whether the engine took them all."""

@@ -37,6 +37,7 @@ async def rebuild(
         rows = await client.archive.bars(
             market.listing, 1, end_s, end_s - gap.next_s, urgent=True
         )
+        await market.wait_read()
         inside = rows[(rows["time"] >= gap.next_s) & (rows["time"] < end_s)]
         ticks: list[Tick] = []
         for row in inside[inside["count"] > 0]:

@@ -92,9 +92,9 @@ async def _close(client: Client, market: MarketFeed, gap: Gap) -> None:
 
 async def _fold(market: MarketFeed, gap: Gap, ticks: list[Tick]) -> None:
     """Push trades that were missing; they count as told before the gap's end."""
+    market.known.add(ticks, gap.epoch)
     if not await market.push(ticks):
         log.warning("%s: some lost trades were refused", market.symbol)
-    market.known.add(ticks, gap.epoch)
     gap.found += len(ticks)
 
 
@@ -165,6 +165,7 @@ async def _page(
 ) -> tuple[list[PastTick], int]:
     """Trades of a gap from a second on, and the second up to which they are all."""
     page = await client.archive.trades(market.listing, start_s)
+    await market.wait_read()
     until_s = gap.until_s if page.last else min(page.until_s, gap.until_s)
     return [tick for tick in page.ticks if tick.second < until_s], until_s
 

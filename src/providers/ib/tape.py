@@ -45,6 +45,8 @@ is made: their bars lie when they arrive, as nothing else would be seen of them 
 _STRINGS = {233: _RT_VOLUME, 375: _RT_TRADE_VOLUME}
 _SIDES = {_BID: "bid", _ASK: "ask", _BID_SIZE: "bid", _ASK_SIZE: "ask"}
 _LATE_SECONDS = 8
+_SAMPLED_S = 2
+"""A sample may stand for trades of this second and the next."""
 
 Tick = dict[str, Any]
 
@@ -64,6 +66,7 @@ class Tape:
         self.sampler = Sampler(listing.lot)
         self.audit = Audit()
         self.counts: Counter[str] = Counter()
+        self.sampled_s = 0
         self._string = _STRINGS[rt_volume]
         self._lot = Decimal(listing.lot)
         self._ticks: list[Tick] = []
@@ -102,7 +105,8 @@ class Tape:
         """From now on trades come from "ticks" or "sampled"."""
         self._collect(self._begun_s * NS)
         if self.source == "undecided" and source == "sampled":
-            self._ticks += self._held
+            for tick in self._held:
+                self._tell_sampled(tick)
             if self.listing.kind == "quotes":
                 for side in self.best:
                     self._tell_quote(side, price=True)
@@ -127,9 +131,13 @@ class Tape:
         return "arrival" if self.sampler.local else "exchange, seconds"
 
     @property
-    def waiting(self) -> bool:
-        """Whether trades are held for want of a source."""
-        return bool(self._held)
+    def waiting(self) -> int:
+        """How many trades are held that should have been told one by one, too.
+
+        Those of the first second do not count: the other line may have begun after it.
+        """
+        edge_s = self._begun_s + EDGE_S
+        return sum(tick["time_ns"] // NS > edge_s for tick in self._held)
 
     def flush(self, now_ns: int) -> list[Tick]:
         """The ticks since the last call; `now_ns` is their time of arrival."""
@@ -265,7 +273,14 @@ class Tape:
     def _add_sampled(self, growth: Growth) -> None:
         price, size, time_ns = growth
         tick = _tick("trade", price, float(size), time_ns)
-        (self._held if self.source == "undecided" else self._ticks).append(tick)
+        if self.source == "undecided":
+            self._held.append(tick)
+        else:
+            self._tell_sampled(tick)
+
+    def _tell_sampled(self, tick: Tick) -> None:
+        self._ticks.append(tick)
+        self.sampled_s = max(self.sampled_s, tick["time_ns"] // NS + _SAMPLED_S)
 
     # Quotes
 

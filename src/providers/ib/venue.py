@@ -61,6 +61,7 @@ LENIENT: dict[str, object] = {
 PATIENCE: dict[str, object] = {
     "ping_s": 1.0,
     "settle_s": 0.3,
+    "sweep_s": 2.0,
     "restore_s": 2.0,
     "farm_grace_s": 1.0,
     "request_timeout_s": 2.0,

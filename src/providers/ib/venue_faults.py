@@ -1,9 +1,9 @@
 """Faults of a simulated gateway: every way TWS fails its clients, on a switch."""
 
-import random
-from collections import Counter
 from collections.abc import Iterable
 from typing import Protocol
+
+from piker_core.simulation.faults import Lines, Switches
 
 from .venue_frames import frame
 
@@ -11,14 +11,8 @@ Group = list[bytes]
 """Frames that tell one client of the same event."""
 
 
-class FaultSite(Protocol):
+class FaultSite(Lines, Protocol):
     """What the faults need of the venue they are switched on in."""
-
-    def cut_connections(self) -> int:
-        """Reset every connection; returns how many."""
-
-    def freeze_connections(self) -> int:
-        """Make the open connections silent and deaf; returns how many."""
 
     def close_connections(self) -> int:
         """Close every connection in order; returns how many."""
@@ -89,53 +83,29 @@ def malformed_frame(name: str, request_id: int) -> bytes:
     return frame(*(request_id if field == ID else field for field in fields))
 
 
-class Faults:
+class Faults(Switches[Group]):
     """Switches, each to be called at any time; rates are parts of all tick groups.
 
-    A tick group is what one client is sent at once for one subscription.
+    A tick group is what one client is sent at once for one subscription. What is asked
+    for while acknowledgements are silent is swallowed; a symbol that is refused has
+    delayed data alone. `unavailable` is 165 to requests for history, no server for it.
     """
 
     broken = MALFORMED
+    _site: FaultSite
 
     def __init__(self, site: FaultSite, seed: int) -> None:
-        self._site = site
-        self._rng = random.Random(seed)
-        self.done: Counter[str] = Counter()
-        self.refusing = False
-        self.frozen = False
+        super().__init__(site, seed)
         self.bytewise = False
         self.competing = False
         self.tick_slots = 5
-        self.slow_rest_s = 0.0
-        self.acks_silent = False
-        self.refused_symbols: set[str] = set()
         self._silent: set[str | None] = set()
-        self._rates: dict[str, float] = {}
-        self._history: dict[str, int] = {}
 
     # Connections
-
-    def cut(self) -> int:
-        """Reset every connection (TCP RST); returns how many."""
-        return self._count("cut", self._site.cut_connections())
 
     def close(self) -> int:
         """Close every connection (TCP FIN); returns how many."""
         return self._count("close", self._site.close_connections())
-
-    def refuse_connections(self, on: bool = True) -> None:
-        """Accept connections and close them before the handshake."""
-        self.refusing = on
-
-    def half_open(self, on: bool = True) -> None:
-        """Keep sockets open, send nothing, swallow everything.
-
-        A connection that was open meanwhile stays dead for good; connections made
-        after `half_open(False)` work.
-        """
-        self.frozen = on
-        if on:
-            self._count("half_open", self._site.freeze_connections())
 
     def restart(self, seconds: float) -> None:
         """The daily restart: connections end, the port is closed for so long."""
@@ -145,10 +115,6 @@ class Faults:
     def rotate(self) -> None:
         """The daily restart, a short one."""
         self.restart(_RESTART_S)
-
-    def silent_acks(self, on: bool = True) -> None:
-        """Swallow requests for market data: no answer, no data."""
-        self.acks_silent = on
 
     def byte_at_a_time(self, on: bool = True) -> None:
         """Send every byte by itself."""
@@ -182,10 +148,6 @@ class Faults:
             self._count("competing_session", 1)
             self._site.begin_competition()
 
-    def refuse_symbol(self, symbol: str, on: bool = True) -> None:
-        """No permission for live data of a contract: delayed data alone."""
-        (self.refused_symbols.add if on else self.refused_symbols.discard)(symbol)
-
     def slots(self, count: int) -> None:
         """How many tick-by-tick subscriptions there may be; 10190 beyond that."""
         self.tick_slots = count
@@ -196,18 +158,6 @@ class Faults:
         self._site.reset_volume()
 
     # Ticks
-
-    def duplicate(self, rate: float) -> None:
-        """Send tick groups twice."""
-        self._set_rate("duplicate", rate)
-
-    def disorder(self, rate: float) -> None:
-        """Send tick groups after the next one."""
-        self._set_rate("disorder", rate)
-
-    def drop(self, rate: float) -> None:
-        """Silently lose tick groups."""
-        self._set_rate("drop", rate)
 
     def malformed(self, rate: float | Iterable[str | bytes]) -> None:
         """Put broken frames before tick groups, or send the listed ones at once.
@@ -228,19 +178,11 @@ class Faults:
 
     def history_never_answers(self, requests: int) -> None:
         """Swallow the next requests for history."""
-        self._history["history_never_answers"] = requests
+        self._rest["history_never_answers"] = requests
 
     def throttle(self, calls: int) -> None:
         """Answer the next requests for history with 162, pacing violation."""
-        self._history["throttle"] = calls
-
-    def unavailable(self, calls: int) -> None:
-        """Answer the next requests for history with 165, no server for it."""
-        self._history["unavailable"] = calls
-
-    def slow_rest(self, seconds: float) -> None:
-        """Wait this long before each answer with history."""
-        self.slow_rest_s = seconds
+        self._rest["throttle"] = calls
 
     # What the venue asks
 
@@ -248,48 +190,13 @@ class Faults:
         """Whether no market data of a contract may be sent."""
         return None in self._silent or symbol in self._silent
 
-    def take_history(self) -> str | None:
-        """The fault of the next request for history, if one is due."""
-        for name, left in self._history.items():
-            if left > 0:
-                self._history[name] = left - 1
-                self._count(name, 1)
-                return name
-        return None
-
-    def shape(self, held: list[Group], group: Group, request_id: int) -> list[Group]:
+    def shape_for(
+        self, held: list[Group], group: Group, request_id: int
+    ) -> list[Group]:
         """The groups to send in place of one; `held` keeps what is put off."""
-        shaped = self._broken_group(request_id)
-        if self._hit("drop"):
-            return shaped
-        if held:
-            groups = [group, held.pop()]
-        elif self._hit("disorder"):
-            held.append(group)
-            return shaped
-        else:
-            groups = [group]
-        for each in groups:
-            shaped += [each] * (1 + self._hit("duplicate"))
-        return shaped
+        return self._broken_group(request_id) + self.shape(held, group)
 
     def _broken_group(self, request_id: int) -> list[Group]:
         if not self._hit("malformed"):
             return []
         return [[malformed_frame(self._rng.choice(tuple(_MESSAGES)), request_id)]]
-
-    def _set_rate(self, name: str, rate: float) -> None:
-        if not 0 <= rate <= 1:
-            raise ValueError(f"{name} rate {rate} is not between 0 and 1")
-        self._rates[name] = rate
-
-    def _hit(self, name: str) -> bool:
-        rate = self._rates.get(name, 0.0)
-        hit = rate > 0 and self._rng.random() < rate
-        if hit:
-            self._count(name, 1)
-        return hit
-
-    def _count(self, name: str, times: int) -> int:
-        self.done[name] += times
-        return times

@@ -167,7 +167,7 @@ class History:
             most = self._limits.open_requests
             text = f"Only {most} simultaneous API historical data requests allowed."
             raise Refused(322, f"Error processing request.-'cn' : cause - {text}")
-        fault = self._faults.take_history()
+        fault = self._faults.take_rest()
         kept = paced is None or self._take(paced)
         if not kept or fault == "throttle":
             raise Refused(162, f"{SERVICE}Historical data request pacing violation")

@@ -273,5 +273,5 @@ class Live:
         link, request_id = key
         if group and not link.line.frozen:
             held = self._held.setdefault(key, [])
-            for shaped in self._faults.shape(held, group, request_id):
+            for shaped in self._faults.shape_for(held, group, request_id):
                 link.send(*shaped)

@@ -21,7 +21,10 @@ Work = Callable[["Stream", MarketFeed], Awaitable[None]]
 
 LOOK_S = 0.25
 DECIDE_S = 2.0
-"""How long trades may be known of by samples alone while each should be told."""
+DOUBT_S = 10.0
+SURE = 3
+"""How long trades may be known of by samples alone while each should be told: so many
+of them, or fewer, as the message of one may have been lost."""
 _AHEAD_NS = 86400 * NS
 _REFRESH_S = 3600.0
 _QUIET_MOST = 6
@@ -76,11 +79,13 @@ def _watch_trades(
 ) -> None:
     """Trades that one of its two sources does not tell of."""
     tape = market.tape
-    if not tape.waiting:
+    waiting = tape.waiting if market.up else 0
+    if not waiting:
         waiting_s.pop(market.symbol, None)
     else:
         now_s = trio.current_time()
-        if now_s - waiting_s.setdefault(market.symbol, now_s) > DECIDE_S:
+        decide_s = DECIDE_S if waiting >= SURE else DOUBT_S
+        if now_s - waiting_s.setdefault(market.symbol, now_s) > decide_s:
             stream.leave_ticks(market, "nothing is told on its line")
     if market.up and tape.source == "ticks":
         since_ns = tape.audit.look(now_ns)
