@@ -1,4 +1,4 @@
-"""WebSocket connections that ask for no more room than what comes in needs.
+"""Streams that ask for no more room than what comes in needs.
 
 What is read is put into bytes of the size that was asked for, and cut to what came: of
 64 kB for a frame of 200 bytes the frame stays at the beginning of a hole. Freed ones
@@ -9,7 +9,6 @@ Reads are small until one comes back full: then there is more, and the next is l
 """
 
 import trio
-from websockets.trio.client import connect as _connect
 
 LEAST, MOST = 4096, 65536
 
@@ -49,15 +48,3 @@ class FrugalSocket(FrugalStream, trio.abc.HalfCloseableStream):
     async def send_eof(self) -> None:
         """See `trio.abc.HalfCloseableStream`."""
         await self._stream.send_eof()
-
-
-class connect(_connect):
-    """`websockets.trio.client.connect`, on frugal streams."""
-
-    async def open_tcp_stream(self) -> trio.abc.Stream:
-        """TCP, below TLS or alone."""
-        return FrugalSocket(await super().open_tcp_stream())
-
-    async def enable_tls(self, stream: trio.abc.Stream) -> trio.abc.Stream:
-        """TLS; it decrypts into room of its own."""
-        return FrugalStream(await super().enable_tls(stream))
