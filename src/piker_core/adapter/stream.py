@@ -24,13 +24,14 @@ from typing import Any, Protocol
 import msgspec
 import trio
 from websockets.exceptions import ConnectionClosed, InvalidURI, WebSocketException
-from websockets.trio.client import ClientConnection, connect
+from websockets.trio.client import ClientConnection
 
 from piker_core.adapter.defaults import StreamLimits
 from piker_core.adapter.limiter import Limiter
 from piker_core.adapter.link import Lane, Link
 from piker_core.adapter.shared import share
 from piker_core.adapter.subscriptions import SubscriptionBook, Topic, TopicRequest
+from piker_core.adapter.websocket import connect
 from piker_core.errors import ConfigError, DataThrottle, ProviderError
 from piker_core.tasks import Backoff, open_nursery
 

@@ -3,13 +3,15 @@
 #define PK_IDS_H
 
 #include <stdint.h>
-#include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #define PK_IDS_MOST 65536u
+#define PK_IDS_LEAST 256u
+#define PK_IDS_BYTES (3 * PK_IDS_MOST * sizeof(int64_t))
 
 typedef struct {
-    int64_t *order;  /* a ring of `room` ids by arrival */
+    int64_t *order;  /* a ring of `room` ids by arrival; the table is behind the most there can be */
     int64_t *table;  /* 2 * room slots, 0 is empty; linear probing */
     uint32_t room, count, oldest;
 } pk_ids;
@@ -56,35 +58,36 @@ static inline void pk_ids_remove(pk_ids *ids, int64_t id) {
     ids->table[hole] = 0;
 }
 
-/* Double the room, up to the most there is to remember. 0, or -1 without memory. */
-static inline int pk_ids_grow(pk_ids *ids) {
-    uint32_t room = ids->room ? 2 * ids->room : 256;
-    int64_t *order = malloc(room * sizeof *order);
-    int64_t *table = calloc(2 * (size_t)room, sizeof *table);
-    if (!order || !table) {
-        free(order);
-        free(table);
+/* Address space for the most there is to remember, apart from the heap: it takes memory as
+ * its pages are touched, and a table that grew leaves no hole. 0, or -1 without memory. */
+static inline int pk_ids_map(pk_ids *ids) {
+    int64_t *base = mmap(NULL, PK_IDS_BYTES, PROT_READ | PROT_WRITE,
+                         MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (base == MAP_FAILED) {
         return -1;
     }
-    pk_ids grown = {order, table, room, 0, 0};
-    for (uint32_t i = 0; i < ids->count; i++) {
-        int64_t id = ids->order[(ids->oldest + i) % ids->room];
-        grown.order[grown.count++] = id;
-        pk_ids_place(&grown, id);
-    }
-    free(ids->order);
-    free(ids->table);
-    *ids = grown;
+    madvise(base, PK_IDS_BYTES, MADV_NOHUGEPAGE);
+    *ids = (pk_ids){base, base + PK_IDS_MOST, PK_IDS_LEAST, 0, 0};
     return 0;
+}
+
+/* Double the room. The oldest is the first: none was forgotten yet. */
+static inline void pk_ids_grow(pk_ids *ids) {
+    memset(ids->table, 0, 2 * ids->room * sizeof *ids->table);
+    ids->room *= 2;
+    for (uint32_t i = 0; i < ids->count; i++) {
+        pk_ids_place(ids, ids->order[i]);
+    }
 }
 
 /* Remember an id that is not known yet and not 0. 0, or -1 without memory. */
 static inline int pk_ids_add(pk_ids *ids, int64_t id) {
+    if (!ids->room && pk_ids_map(ids)) {
+        return -1;
+    }
     if (ids->count == ids->room) {
         if (ids->room < PK_IDS_MOST) {
-            if (pk_ids_grow(ids)) {
-                return -1;
-            }
+            pk_ids_grow(ids);
         } else {
             pk_ids_remove(ids, ids->order[ids->oldest]);
             ids->oldest = (ids->oldest + 1) % ids->room;
@@ -97,8 +100,9 @@ static inline int pk_ids_add(pk_ids *ids, int64_t id) {
 }
 
 static inline void pk_ids_free(pk_ids *ids) {
-    free(ids->order);
-    free(ids->table);
+    if (ids->room) {
+        munmap(ids->order, PK_IDS_BYTES);
+    }
     memset(ids, 0, sizeof *ids);
 }
 

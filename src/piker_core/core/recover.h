@@ -8,6 +8,7 @@
 #define PK_RECOVER_H
 
 #include "market.h"
+#include <stdlib.h>
 
 /* For each market id the newest tick, and for each tick the one before of its market. */
 typedef struct {

@@ -2,15 +2,17 @@
 
 import trio
 
+from piker_core.adapter.frugal import FrugalSocket
+
 from . import codes
 from .config import Config
 
 
-async def dial(config: Config) -> trio.SocketStream:
+async def dial(config: Config) -> FrugalSocket:
     """Connect; raises ProviderError if nobody answers in time."""
     try:
         with trio.fail_after(config.connect_timeout_s):
-            return await trio.open_tcp_stream(config.host, config.port)
+            return FrugalSocket(await trio.open_tcp_stream(config.host, config.port))
     except trio.TooSlowError:
         cause = OSError(0, f"no answer within {config.connect_timeout_s:g} s")
         raise codes.unreachable_error(config.address, cause) from None

@@ -73,7 +73,7 @@ class Session:
         self,
         config: Config,
         client_id: int,
-        stream: trio.SocketStream,
+        stream: trio.abc.Stream,
         counts: Counter[str],
     ) -> None:
         self.config = config
