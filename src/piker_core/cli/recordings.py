@@ -7,7 +7,7 @@ import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, cast
 from urllib.parse import urlencode
 
 import msgspec
@@ -98,7 +98,7 @@ def _open(path: Path) -> Iterator[IO[bytes]]:
     with path.open("rb") as file:
         packed = file.read(2) == _GZIP
     try:
-        with gzip.open(path) if packed else path.open("rb") as file:
+        with cast("IO[bytes]", gzip.open(path) if packed else path.open("rb")) as file:
             yield file
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise PikerError(f"{path} is damaged: {error}") from None
