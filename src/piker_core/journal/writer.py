@@ -9,7 +9,7 @@ import msgspec
 
 from piker_core.errors import JournalError
 from piker_core.journal.disk import SegmentWriter, Written
-from piker_core.journal.layout import MOST_RAW, RECORD
+from piker_core.journal.layout import MOST_BODY, RECORD
 from piker_core.journal.queue import BlockQueue
 from piker_core.journal.records import Kind, Lost
 
@@ -150,10 +150,11 @@ class JournalWriter:
         if self._block_bytes < 0:
             raise JournalError(f"journal {self.folder} is closed")
         size = len(parts[-1])
-        if size > MOST_RAW:
+        if size > RECORD.size + MOST_BODY:
             self._parts, self._held = parts[:-1], held - size
             raise ValueError(
-                f"a record of {size} bytes cannot be written, {MOST_RAW} are the most"
+                f"a body of {size - RECORD.size} bytes cannot be written, "
+                f"{MOST_BODY} are the most"
             )
         if size >= self._block_bytes and len(parts) > 1:
             self._put(parts[:-1], held - size)
