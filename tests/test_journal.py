@@ -23,6 +23,7 @@ from piker_core.journal import (
     read_journal,
 )
 from piker_core.journal.layout import BLOCK, HEADER, MOST_BODY, RECORD
+from piker_core.journal.packing import load_zstd
 from tests.journal_making import (
     BASE_NS,
     DAY_NS,
@@ -324,6 +325,7 @@ def test_without_zstd_one_sentence_names_what_to_install(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write(tmp_path / "packed", frames(9))
+    load_zstd.cache_clear()
     for name in ("compression.zstd", "backports.zstd"):
         monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(JournalError, match=r"piker-core\[store\].*--compress none"):
@@ -337,8 +339,10 @@ def test_without_zstd_one_sentence_names_what_to_install(
 def test_answers_are_taken_apart_as_they_were_put_together() -> None:
     answer = Answer(url="/a?b=1", status=429, body=b'{"x":1}\n{"y":2}', method="POST")
     assert decode_answer(encode_answer(answer)) == answer
-    with pytest.raises(JournalError, match="no answer over HTTP"):
-        decode_answer(b"[]\n")
+    nested = b'{"x":' + b"[" * 100_000
+    for body in (b"", b"[]\n", b'{"url":1}\n', b'{"url":"\xe0"}\n', nested):
+        with pytest.raises(JournalError, match="no answer over HTTP"):
+            decode_answer(body)
 
 
 def test_losses_are_json() -> None:
