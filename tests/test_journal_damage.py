@@ -244,7 +244,8 @@ def test_more_than_half_a_block_is_moved_aside(
     at = block_ends(raw)[2]
     damaged = raw[: at + 9] + b"\xff" + raw[at + 10 :]
     path.write_bytes(damaged)
-    mended(tmp_path, 6)
+    lost = mended(tmp_path, 6)
+    assert lost.cause.startswith(f"{path.name} was damaged")
     assert (tmp_path / f"{path.name}.torn").read_bytes() == damaged[at:]
     assert f"{len(damaged) - at} bytes after byte {at} were cut off" in caplog.text
 
