@@ -44,12 +44,14 @@ class FeedConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`[feed]`: how feeds start and what they fetch.
 
     `first_quote_s`: longest wait for a provider's first quotes; `seconds_back` and
-    `minutes_back`: how many 1 s and 60 s rows are back-filled below the live ones.
+    `minutes_back`: how many 1 s and 60 s rows are back-filled below the live ones;
+    `store`: URL of the store that rows are kept in, none if empty.
     """
 
     first_quote_s: float = 20.0
     seconds_back: int = 3600
     minutes_back: int = 720
+    store: str = ""
 
 
 def config_path(environ: Mapping[str, str] = os.environ) -> Path:
