@@ -46,8 +46,10 @@ class Kept:
         self.bars = pk.attach_bars(FQME)
         self.keeper = RingKeeper(self.store, self.bars)
 
-    def trade(self, second: int, price: float, number: int) -> None:
-        self.engine.push_trade(self.market, (BASE + second) * NS, price, 1.0, id=number)
+    def trade(self, second: float, price: float, number: int) -> None:
+        self.engine.push_trade(
+            self.market, BASE * NS + int(second * NS), price, 1.0, id=number
+        )
 
     def rows(self) -> Any:
         return self.store.read_ohlcv(FQME, 1)
@@ -169,7 +171,7 @@ def test_a_row_that_knows_less_replaces_none_that_knows_all(
         exact["time"], exact["close"], exact["count"] = BASE + 12, 77.0, 5
         kept.store.write_ohlcv(FQME, 1, exact)
         if partial:
-            kept.trade(12, 100.0, 1)
+            kept.trade(12.7, 100.0, 1)
         else:
             kept.trade(10, 100.0, 1)
             kept.market.set_status("reconnecting")
@@ -289,8 +291,9 @@ async def test_a_store_that_hangs_holds_nothing_up(
 
 async def test_without_a_store_nothing_is_kept(namespace: str) -> None:
     with open_engine() as engine:
+        before = trio.lowlevel.current_task().child_nurseries
         async with open_keeper(engine, None, {}):
-            assert trio.lowlevel.current_task().child_nurseries == []
+            assert trio.lowlevel.current_task().child_nurseries == before
 
 
 def test_two_threads_never_see_a_torn_row(namespace: str, forming: None) -> None:

@@ -278,4 +278,5 @@ def final_rows(rows: Rows, period: int, end_s: int) -> Rows:
     order = np.argsort(own["time"], kind="stable")
     own = own[order]
     last = np.append(np.diff(own["time"]) != 0, True)[: len(own)]
-    return own[last]
+    unique: Rows = own[last]
+    return unique
