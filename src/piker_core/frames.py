@@ -164,6 +164,9 @@ class Fetch:
                 return np.zeros(0, OHLCV_DTYPE)
             except DataThrottle as error:
                 log.info("%s: history waits: %s", self.name, error)
+            except ValueError as error:
+                text = f"{self.name} has no history of {self.period} s: {error}"
+                raise PikerError(text) from error
             except ProviderError as error:
                 wait_s = backoff.next_s()
                 if backoff.failures >= TRIES:
