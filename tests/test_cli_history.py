@@ -117,7 +117,7 @@ def test_a_full_disk_is_told_and_what_was_stored_is_whole(tmp_path: Path) -> Non
     folder = tmp_path / "small"
     folder.mkdir()
     kept = tmp_path / "kept"
-    small = private_shm(f"-o size=300k tmpfs {folder}")
+    small = private_shm(f"-o size=140k tmpfs {folder}")
     store_words = [*PYTHON, *words(f"parquet://{folder}")]
     script = f'"$@"; code=$?; cp -r {folder} {kept}; exit $code'
     done = subprocess.run(
