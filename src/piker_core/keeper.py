@@ -32,9 +32,9 @@ from piker_core.tasks import Backoff, open_nursery
 if TYPE_CHECKING:
     from piker_core.store.protocol import Store
 
-KEEP_S = 3.0
+KEEP_S = 5.0
 """Pause between two rounds, and at least as often..."""
-SHARE = 4
+SHARE = 9
 """... as long as the last one took: a slow store gets larger batches."""
 CLOSE_S = 30.0
 """How long rows are still stored after the feed has ended."""
