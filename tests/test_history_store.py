@@ -166,3 +166,17 @@ async def test_a_store_that_cannot_be_read_is_done_without(
     with open_engine() as engine:
         rows = await Fed(engine).fill(book, 300, Broken())
     assert len(rows) >= 299
+
+
+@pytest.mark.parametrize("rows_back", [600, 3000])
+async def test_no_span_is_asked_for_twice_where_there_is_nothing(
+    namespace: str, autojump_clock: trio.testing.MockClock, rows_back: int
+) -> None:
+    book = Book(0)
+    with open_engine() as engine:
+        fed = Fed(engine)
+        book.holes = [(fed.now_s - 450, fed.now_s + 9)]
+        rows = await fed.fill(book, rows_back)
+    true = book.rows(int(rows["time"][0]), fed.now_s)
+    assert rows.tolist() == true.tolist() and len(rows) >= rows_back - 452
+    assert len(set(book.asked)) == len(book.asked)

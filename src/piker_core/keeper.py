@@ -236,7 +236,7 @@ class Keeper:
             return False
         try:
             more = ring.keeper.keep()
-        except (PikerError, OSError) as error:
+        except Exception as error:  # noqa: BLE001 - whatever it is, the feed goes on
             ring.next_s = time.monotonic() + ring.backoff.next_s()
             self._complain(name, error)
             return False
@@ -259,7 +259,8 @@ class Keeper:
         """Say once that the store fails, whatever number of rings it is told of."""
         text = "rows of %s, %d s, wait in their ring to be stored: %s"
         level = logging.DEBUG if self._failing else logging.WARNING
-        log.log(level, text, *name, error)
+        bug = not isinstance(error, PikerError | OSError)
+        log.log(level, text, *name, error, exc_info=bug)
         self._failing.add(name)
 
     def _commend(self, name: tuple[str, int], lost: int) -> None:
