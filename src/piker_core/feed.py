@@ -6,7 +6,8 @@ attached takes over, with all that anyone who is still there has asked for.
 """
 
 from collections.abc import AsyncIterator, Iterable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
+from os import PathLike
 from typing import Any
 
 import msgspec
@@ -17,6 +18,7 @@ from piker_core.core.ticks import TickReader, attach_ticks
 from piker_core.feeder import unknown_mkt
 from piker_core.provider import find_provider
 from piker_core.quotes import Quote, QuoteStream
+from piker_core.recorder import Recorder, recording
 from piker_core.source import Source
 from piker_core.symbols import MktPair, parse_fqme
 from piker_core.tasks import open_nursery
@@ -87,6 +89,7 @@ async def open_feed(
     *,
     tick_throttle: float | None = None,
     namespace: str | None = None,
+    journal: str | PathLike[str] | Recorder | None = None,
 ) -> AsyncIterator[Feed]:
     """Open markets, by names such as `xbtusd.kraken`, for as long as the block lasts.
 
@@ -95,7 +98,8 @@ async def open_feed(
     refuses or cannot be reached, FeedError if there is no price in time or the process
     that writes the provider's rings cannot be asked for a market, ConfigError: the same
     whether this process feeds a market or asks for it. `tick_throttle`: see
-    `Feed.stream`.
+    `Feed.stream`. `journal`: a folder in which is written down what this process feeds,
+    for `piker-core replay`; JournalError if it cannot be.
     """
     space = checked_namespace(namespace)
     config = load_section("feed", FeedConfig)
@@ -118,8 +122,10 @@ async def open_feed(
         for name, symbols in wanted.items()
     ]
     feed = Feed(sources, tick_throttle)
-    async with open_nursery() as nursery:
+    async with AsyncExitStack() as stack, open_nursery() as nursery:
+        recorder = stack.enter_context(recording(journal))
         for source in sources:
+            source.recorder = recorder
             nursery.start_soon(source.run)
         for source in sources:
             await source.opened.wait()

@@ -38,6 +38,7 @@ from piker_core.core.rings import BarReader, attach_bars
 from piker_core.core.ticks import TickReader, attach_ticks
 from piker_core.errors import FeedError, NotFound, PikerError, WriterBusy
 from piker_core.feeder import Feeder
+from piker_core.recorder import Recorder, recorded
 from piker_core.stream import LIVE_S, Quote
 from piker_core.tasks import Backoff, open_nursery
 
@@ -71,6 +72,7 @@ class Source:
         self.symbols = symbols
         self.namespace = namespace
         self.config = config
+        self.recorder: Recorder | None = None
         self.role = "reader"
         self.first_quotes: dict[str, Quote] = {}
         self.opened = trio.Event()
@@ -114,7 +116,8 @@ class Source:
         """Write the rings until cancelled. Raises WriterBusy, what the start raises."""
         with (
             Server(self.name, self.namespace) as server,
-            open_engine(self.name, namespace=self.namespace) as engine,
+            open_engine(self.name, namespace=self.namespace) as own,
+            recorded(own, self.provider, self.recorder) as engine,
             server.listening() as path,
         ):
             left = self._left(path is not None)
