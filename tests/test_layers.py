@@ -24,7 +24,7 @@ FLOORS = {
         *("channel", "config", "provider", "segments", "tasks", "waiting"),
         *("calendars", "symbol_cache", "symbol_search", "symbol_table"),
         *("control", "control_server", "control_socket", "cutoff"),
-        *("adapter", "simulation"),
+        *("adapter", "journal", "simulation"),
     ),
     4: ("feed", "feeder", "history", "quotes", "source", "stream"),
     5: ("conformance",),
