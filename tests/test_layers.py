@@ -26,7 +26,16 @@ FLOORS = {
         *("control", "control_server", "control_socket", "cutoff"),
         *("adapter", "journal", "simulation"),
     ),
-    4: ("feed", "feeder", "history", "quotes", "source", "stream"),
+    4: (
+        "feed",
+        "feeder",
+        "history",
+        "quotes",
+        "recorder",
+        "replay",
+        "source",
+        "stream",
+    ),
     5: ("conformance",),
     6: ("__main__", "cli"),
 }

@@ -83,7 +83,7 @@ class Recorder:
         self._trouble = str(error) or type(error).__name__
 
     def finish(self) -> None:
-        """Write the rest. Raises nothing: what cannot be written is said, and counted."""
+        """Write the rest; what cannot be written is said and counted, not raised."""
         try:
             self._journal.close()
         except PikerError as error:

@@ -14,25 +14,18 @@ import numpy as np
 import trio
 from numpy.typing import NDArray
 
-from piker_core.adapter.player import Counts, Player
+from piker_core.adapter.played import Counts
+from piker_core.adapter.player import Player
 from piker_core.core.rings import attach_bars, checked_namespace
-from piker_core.journal import read_journal
+from piker_core.journal import Cut, read_journal
 from piker_core.segments import remove_segments
 
 NS = 1_000_000_000
 YIELD_EVERY = 256
 
 
-class Cut(msgspec.Struct, frozen=True):
-    """Where a journal is cut or damaged: bytes of the file that are whole, and why."""
-
-    file: str
-    cut_at: int
-    reason: str
-
-
 class Report(msgspec.Struct, frozen=True):
-    """What was replayed; `markets` are their full names."""
+    """What was replayed; `markets` are full names, `cut` where it is damaged."""
 
     counts: Counts
     markets: list[str]
@@ -62,8 +55,7 @@ async def replay(
                 await trio.lowlevel.checkpoint()
             player.play(record)
         player.counts.unknown += reader.statistics().unknown
-        cut = reader.cut and Cut(reader.cut.file, reader.cut.cut_at, reader.cut.reason)
-        return Report(player.counts, sorted(player.markets), cut)
+        return Report(player.counts, sorted(player.markets), reader.cut)
 
 
 def replay_bars(

@@ -31,7 +31,7 @@ from piker_core.adapter.limiter import Limiter
 from piker_core.adapter.link import Lane, Link
 from piker_core.adapter.shared import share
 from piker_core.adapter.subscriptions import SubscriptionBook, Topic, TopicRequest
-from piker_core.adapter.tap import Tap
+from piker_core.adapter.tap import Listener, Tap
 from piker_core.errors import ConfigError, DataThrottle, ProviderError
 from piker_core.tasks import Backoff, open_nursery
 
@@ -369,7 +369,8 @@ class Stream:
 
     async def _read(self, link: Link, connection: ClientConnection, url: str) -> None:
         """Hand every message to the venue, until the connection is lost."""
-        receive, take, time_ns = connection.recv, self._venue.take, time.time_ns
+        receive, time_ns = connection.recv, time.time_ns
+        take: Listener = self._venue.take
         if self._tap is not None:
             take = self._tap.listen(take, url)
         while True:

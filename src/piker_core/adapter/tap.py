@@ -8,7 +8,7 @@
 """
 
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from contextvars import ContextVar
 from decimal import Decimal
 from typing import Any, Protocol
@@ -29,7 +29,7 @@ FOUND_ROWS = 3600
 MARK = "tap"
 """The key of a quote's mark; the engine does not look at it."""
 
-Listener = Callable[[Any, bytes], Awaitable[None]]
+Listener = Callable[[Any, bytes], Coroutine[Any, Any, None]]
 Normalize = Callable[..., dict[str, Any]]
 
 
@@ -249,6 +249,9 @@ def plain(value: Any) -> Any:
     return float(value) if isinstance(value, Decimal) else float(str(value))
 
 
+_SIDES = {"buy": 1, "sell": -1, "": 0, None: 0}
+
+
 class TappedBars:
     """A ring of a tapped market."""
 
@@ -381,7 +384,7 @@ class TappedEngine:
         time_ns: int,
         price: float,
         size: float,
-        id: int = 0,  # noqa: A002 - the engine's
+        id: int = 0,
         side: int | str | None = 0,
         count: int = 1,
     ) -> int:
@@ -392,7 +395,7 @@ class TappedEngine:
         row["type"] = TICK_TYPES["trade"]
         row["time_ns"], row["price"], row["size"] = time_ns, float(price), float(size)
         row["id"], row["count"] = id, count
-        row["side"] = {"buy": 1, "sell": -1, "": 0, None: 0}.get(side, side)
+        row["side"] = side if isinstance(side, int) else _SIDES[side]
         self.tap.push_ticks(market.number, row)
         return taken
 
@@ -419,4 +422,3 @@ def tap_of(thing: Any) -> Tap | None:
     """The tap of a channel or a market's handle, if it has one."""
     tap = getattr(thing, "tap", None)
     return tap if isinstance(tap, Tap) else None
-
