@@ -8,6 +8,7 @@ The floors, lower ones know nothing of higher ones:
     provider     3  the provider protocol; config; segments of this machine;
                     symbol_table, search and cache: a venue's markets by all their
                     names; calendars: when a market is open; tasks: nurseries, waits
+    store        3  bars at rest: a folder of Parquet files, or a database
     adapter      3  what providers of public venues have in common; simulation the same
                     for simulated venues
     control      3  what a writer and the feeds attached to it say to each other:
@@ -54,6 +55,7 @@ if TYPE_CHECKING:
     from piker_core.feed import Feed, Flume, open_feed
     from piker_core.messages import FeedInit, Quote, Tick
     from piker_core.segments import list_segments, remove_segments
+    from piker_core.store import Series, Store, open_store
     from piker_core.symbols import Asset, MktPair
 
 __version__ = "0.1.0"
@@ -82,6 +84,7 @@ _ROOMS = {
     "feed": ("Feed", "Flume", "open_feed"),
     "messages": ("FeedInit", "Quote", "Tick"),
     "segments": ("list_segments", "remove_segments"),
+    "store": ("Series", "Store", "open_store"),
     "symbols": ("Asset", "MktPair"),
 }
 _LATER = {name: room for room, names in _ROOMS.items() for name in names}
@@ -113,6 +116,8 @@ __all__ = [
     "ProviderError",
     "Quote",
     "SegmentError",
+    "Series",
+    "Store",
     "StoreError",
     "Tick",
     "TickCursor",
@@ -124,6 +129,7 @@ __all__ = [
     "list_segments",
     "open_engine",
     "open_feed",
+    "open_store",
     "remove_segments",
 ]
 

@@ -1,8 +1,8 @@
 """The command line, `piker-core`. Nothing is imported here before a command is chosen.
 
-`commands` has names, options and help, registered by `command`; `failures` has the exit
-codes and what is said when something goes wrong, `output` tables and JSON lines; the
-other modules do the work.
+`commands` and `journals` have names, options and help, registered by `command`;
+`failures` has the exit codes and what is said when something goes wrong, `output`
+tables and JSON lines; the other modules do the work.
 """
 
 from importlib import import_module

@@ -1,0 +1,183 @@
+"""Where the files of the Parquet store are, and how they are replaced.
+
+    <root>/provider=kraken/market=xbtusd.kraken/period=60/year=2024/2024-01.parquet
+
+A file of bars shorter than a minute is of a day (2024-01-31.parquet), others of a
+month. A file is replaced by renaming a whole one that is on disk, so it is old or new
+at any moment; a market's folder is locked meanwhile, which needs no file.
+"""
+
+import fcntl
+import os
+import re
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import NamedTuple
+
+from piker_core.errors import StoreError
+
+WAIT_S = 30.0
+"""How long a writer waits for another one of the same market."""
+LOOK_AGAIN_S = 0.003
+TEMPORARY = ".piker-core.tmp"
+"""One a folder: under the market's lock only one is written at a time."""
+PROVIDER = re.compile(r"provider=[a-z0-9_-]+")
+MARKET = re.compile(r"market=[a-z0-9_.-]+")
+PERIOD = re.compile(r"period=[1-9][0-9]*")
+YEAR = re.compile(r"year=[0-9]{4}")
+PARTITION = re.compile(r"[0-9]{4}-[0-9]{2}(-[0-9]{2})?\.parquet")
+
+
+class Partition(NamedTuple):
+    """A file of a series, and the range of times that belongs into it."""
+
+    name: str
+    start_s: int
+    end_s: int
+    path: Path
+
+
+class Folder:
+    """The folder of one series, market and period, whether or not it exists."""
+
+    def __init__(self, root: Path, market: str, period: int, made: set[Path]) -> None:
+        provider = market.rpartition(".")[2]
+        self.root = root
+        self._made = made
+        self.market_path = root / f"provider={provider}" / f"market={market}"
+        self.path = self.market_path / f"period={period}"
+        self.by_day = period < 60
+
+    def partition(self, time_s: int) -> Partition:
+        """The partition that a time belongs into."""
+        moment = datetime.fromtimestamp(time_s, UTC)
+        if self.by_day:
+            start = time_s - time_s % 86_400
+            return self._partition(f"{moment:%Y-%m-%d}", start, start + 86_400)
+        first = datetime(moment.year, moment.month, 1, tzinfo=UTC)
+        later = moment.year + moment.month // 12, moment.month % 12 + 1
+        end = datetime(*later, 1, tzinfo=UTC)
+        start_s, end_s = int(first.timestamp()), int(end.timestamp())
+        return self._partition(f"{moment:%Y-%m}", start_s, end_s)
+
+    def _partition(self, name: str, start_s: int, end_s: int) -> Partition:
+        path = self.path / f"year={name[:4]}" / f"{name}.parquet"
+        return Partition(name, start_s, end_s, path)
+
+    def existing(self, start_s: int, end_s: int) -> list[Path]:
+        """Files that may have rows with start <= time < end, oldest first."""
+        if start_s >= end_s:
+            return []
+        oldest = self.partition(start_s).path.name
+        newest = self.partition(end_s - 1).path.name
+        return [
+            self.path / year / name
+            for year in _names(self.path, YEAR)
+            if oldest[:4] <= year[5:] <= newest[:4]
+            for name in _names(self.path / year, PARTITION)
+            if len(name) == len(oldest) and oldest <= name <= newest
+        ]
+
+    def make(self, path: Path) -> None:
+        """Make a folder within the store, on disk when this returns."""
+        if path in self._made:
+            return
+        if path == self.root:
+            path.mkdir(parents=True, exist_ok=True)
+        else:
+            self.make(path.parent)
+            path.mkdir(exist_ok=True)
+        sync_folder(path.parent)
+        self._made.add(path)
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Alone in writing this market, of all threads and processes.
+
+        Raises StoreError if another one writes for longer than `WAIT_S`.
+        """
+        self.make(self.market_path)
+        folder = os.open(self.market_path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            _lock(folder, self.market_path)
+            try:
+                remove_temporary(self.market_path)
+                yield
+            finally:
+                fcntl.flock(folder, fcntl.LOCK_UN)
+        finally:
+            os.close(folder)
+
+
+def replace(path: Path, content: bytes) -> None:
+    """Put a whole file in place of what is there, on disk when this returns."""
+    temporary = path.with_name(TEMPORARY)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    try:
+        with os.fdopen(os.open(temporary, flags, 0o666), "wb", buffering=0) as file:
+            rest = memoryview(content)
+            while rest:
+                rest = rest[file.write(rest) :]
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    sync_folder(path.parent)
+
+
+def sync_folder(path: Path) -> None:
+    """Have the names in a folder on disk."""
+    folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def remove_temporary(market: Path) -> None:
+    """Remove what writers that died have left in a market's folder, locked by us."""
+    for left in market.glob(f"period=*/year=*/{TEMPORARY}"):
+        left.unlink(missing_ok=True)
+
+
+def stored_series(root: Path) -> list[tuple[str, int]]:
+    """Markets and periods that have a folder."""
+    return [
+        (market[7:], int(period[7:]))
+        for provider in _names(root, PROVIDER)
+        for market in _names(root / provider, MARKET)
+        if market.endswith(f".{provider[9:]}")
+        for period in _names(root / provider / market, PERIOD)
+    ]
+
+
+def _names(folder: Path, pattern: re.Pattern[str]) -> list[str]:
+    """Sorted names in a folder, which need not be there, that are of ours."""
+    with suppress(FileNotFoundError):
+        with os.scandir(folder) as entries:
+            names = [entry.name for entry in entries]
+        return sorted(filter(pattern.fullmatch, names))
+    return []
+
+
+def _lock(folder: int, path: Path) -> None:
+    """Take the lock of a market's folder.
+
+    There is no system call that waits for it and gives up after a time.
+    """
+    pause, end = threading.Event(), time.monotonic() + WAIT_S
+    while True:
+        try:
+            return fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > end:
+                raise StoreError(
+                    f"{path} is being written by another process for {WAIT_S:.0f} s: "
+                    "see which by `fuser -v`, end it, try again"
+                ) from None
+        pause.wait(LOOK_AGAIN_S)
