@@ -53,7 +53,7 @@ def record(
     at the end. A disk that is full or fails does not end it: exit code 5 means that
     something is missing, and the journal says where.
     """
-    from piker_core.cli.records import run_record
+    from piker_core.cli.record_replay import run_record
 
     return run_record(
         out,
@@ -85,7 +85,7 @@ def replay(
     damaged is played as far as it is whole; exit code 4, and an object of kind "cut"
     with --json.
     """
-    from piker_core.cli.records import run_replay
+    from piker_core.cli.record_replay import run_replay
 
     return run_replay(out, folder, speed=speed, namespace=namespace)
 

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from piker_core.cli.failures import MISSING, OK, misused
 from piker_core.cli.output import Output
-from piker_core.cli.records import tell_cut
+from piker_core.cli.record_replay import tell_cut
 from piker_core.core.rings import BarReader, attach_bars, checked_namespace
 from piker_core.digest import DayDigest, day_digests
 from piker_core.errors import NotFound
@@ -52,7 +52,9 @@ def print_digests(out: Output, bars: Iterable[Bars]) -> int:
 def verify_journal(out: Output, folder: str) -> int:
     """Print the digests of what a journal gives; the exit code, VENUE if it is cut."""
     bars, report = replay_bars(folder)
-    code = print_digests(out, [(*name, rows[:-1]) for *name, rows in bars])
+    code = print_digests(
+        out, [(fqme, period, rows[:-1]) for fqme, period, rows in bars]
+    )
     return tell_cut(out, report) or code
 
 
