@@ -18,15 +18,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import trio
-from numpy.typing import NDArray
 
 import piker_core as pk
 from piker_core.replay import Report, replay
 from tests import storm
-
-Rings = dict[tuple[str, int], NDArray[np.void]]
+from tests.taped import Rings, rings, unequal
 
 
 @contextmanager
@@ -37,30 +34,6 @@ def recorded(folder: Path) -> Iterator[None]:
         yield
     finally:
         del os.environ["STORM_JOURNAL"]
-
-
-def rings(fqmes: Sequence[str], namespace: str) -> Rings:
-    """All rows of some markets."""
-    found = {}
-    for fqme in fqmes:
-        for period in storm.PERIODS:
-            with pk.attach_bars(fqme, period=period, namespace=namespace) as bars:
-                found[fqme, period] = bars.snapshot(bars.head - bars.first)
-    return found
-
-
-def unequal(one: Rings, other: Rings) -> list[str]:
-    """Rings that are not the same bit for bit, with the first row that differs."""
-    wrong = []
-    for key in one.keys() | other.keys():
-        mine, its = one.get(key), other.get(key)
-        if mine is None or its is None or len(mine) != len(its):
-            wrong.append(f"{key}: {mine is not None and len(mine)} rows and "
-                         f"{its is not None and len(its)}")  # fmt: skip
-        elif mine.tobytes() != its.tobytes():
-            place = int(np.flatnonzero(mine != its)[0])
-            wrong.append(f"{key}, row {place}: {mine[place]} and {its[place]}")
-    return wrong
 
 
 async def played(folder: Path, namespace: str) -> tuple[Report, float, Rings]:
@@ -77,15 +50,18 @@ async def played(folder: Path, namespace: str) -> tuple[Report, float, Rings]:
 async def replay_storm(
     sites: Sequence[storm.Site], namespace: str, *, seconds: float, seed: int
 ) -> dict[str, Any]:
-    """A recorded storm and two replays; what was wrong is `faulty`."""
+    """A recorded storm and two replays.
+
+    `unequal`: what is not as it was played again; `faulty`: that, and what the storm
+    has done to the rings.
+    """
     with tempfile.TemporaryDirectory(prefix="pk") as name, recorded(Path(name)):
         weather = await storm.storm(sites, namespace, seconds=seconds, seed=seed)
         first, took_s, one = await played(Path(name), f"{namespace}a")
         _, _, two = await played(Path(name), f"{namespace}b")
-        size = sum(path.stat().st_size for path in Path(name).iterdir())
-    wrong = storm.faulty(weather)
+        size = sum(entry.stat().st_size for entry in os.scandir(name))
     live = rings(first.markets, namespace)
-    wrong += [f"live and replayed: {text}" for text in unequal(live, one)]
+    wrong = [f"live and replayed: {text}" for text in unequal(live, one)]
     wrong += [f"replayed twice: {text}" for text in unequal(one, two)]
     if first.cut or first.counts.unknown or first.counts.holes:
         wrong.append(f"the journal: {first}")
@@ -99,7 +75,8 @@ async def replay_storm(
         "frames_a_second": round(counts.frames / took_s),
         "markets": first.markets,
         "weather": weather["providers"],
-        "faulty": wrong,
+        "unequal": wrong,
+        "faulty": wrong + storm.faulty(weather),
     }
 
 

@@ -11,6 +11,8 @@ from collections import Counter
 from collections.abc import Callable, Coroutine, Mapping
 from contextvars import ContextVar
 from decimal import Decimal
+from numbers import Real
+from operator import index
 from typing import Any, Protocol
 
 import msgspec
@@ -22,7 +24,7 @@ from piker_core.channel import EngineChannel
 from piker_core.core.engine import BarWriter, FeedEngine, Market
 from piker_core.core.rings import attach_bars
 from piker_core.dtypes import OHLCV_DTYPE, TICK_DTYPE, TICK_TYPES
-from piker_core.journal.records import Kind
+from piker_core.journal.records import Kind, Lost
 
 FOUND_ROWS = 3600
 """So many of the newest rows are written of a ring that was there already."""
@@ -182,7 +184,14 @@ class Tap:
     # Pushes
 
     def push(self, quote: Any) -> None:
-        """A quote was pushed."""
+        """A quote was pushed; one that cannot be written is a hole, and no error."""
+        try:
+            self._push(quote)
+        except (TypeError, ValueError, LookupError, AttributeError) as error:
+            lost = Lost(records=1, cause=f"a quote cannot be written: {error!r}")
+            self._sink.write(Kind.LOST, msgspec.json.encode(lost), self.source)
+
+    def _push(self, quote: Any) -> None:
         mark = quote.get(MARK) if type(quote) is dict else None
         if mark is None or mark.epoch != self._sink.epoch:
             self.write(Kind.QUOTE, _quoted(quote))
@@ -219,34 +228,44 @@ def _places(ticks: list[Any], of: list[Any]) -> list[int] | None:
     return None if places == list(range(len(of))) else places
 
 
-_TICK_FIELDS = ("type", "price", "size", "time_ns", "time", "id", "side", "count")
+_FIELDS: dict[str, Callable[[Any], Any]] = {
+    "type": str,
+    "price": float,
+    "size": float,
+    "time_ns": index,
+    "time": float,
+    "id": index,
+    "side": lambda side: str(side) if isinstance(side, str) else int(side),
+    "count": index,
+}
+"""Fields of a tick, and what the engine makes of them."""
 
 
 def _quoted(quote: Any) -> events.Quoted:
     """A quote that the engine has taken, as plain numbers and text."""
     get = quote.get if isinstance(quote, Mapping) else lambda key: getattr(quote, key)
-    last = plain(get("last"))
+    last = get("last")
     return events.Quoted(
         symbol=str(get("symbol")),
         ticks=[_ticked(tick) for tick in get("ticks") or ()],
-        last=float(last) if isinstance(last, int | float) else None,
+        last=float(last) if _is_number(last) else None,
     )
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, Real | Decimal) and not isinstance(value, bool)
 
 
 def _ticked(tick: Any) -> dict[str, Any]:
     if not isinstance(tick, dict):
-        tick = {name: getattr(tick, name) for name in _TICK_FIELDS}
-    known = {name: plain(tick[name]) for name in _TICK_FIELDS if name in tick}
-    return {name: value for name, value in known.items() if value is not None}
-
-
-def plain(value: Any) -> Any:
-    """What the engine has made of a number: one that msgpack knows."""
-    if value is None or isinstance(value, int | float | str):
-        return value
-    if isinstance(value, np.generic):
-        return value.item()
-    return float(value) if isinstance(value, Decimal) else float(str(value))
+        tick = {name: getattr(tick, name) for name in _FIELDS}
+    if tick["type"] not in TICK_TYPES:  # the engine has not looked at the rest
+        return {"type": str(tick["type"])}
+    return {
+        name: read(tick[name])
+        for name, read in _FIELDS.items()
+        if tick.get(name) is not None
+    }
 
 
 _SIDES = {"buy": 1, "sell": -1, "": 0, None: 0}
