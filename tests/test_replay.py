@@ -360,7 +360,8 @@ async def test_recorded_rings_are_those_of_the_namespace(
         for (fqme, period), rows in rings(FQMES, namespace).items()
         for d in day_digests(fqme, period, rows[:-1])
     ]
-    shown = records(invoke("verify", str(tmp_path), "--json").stdout, "digest")
+    done = await run("verify", str(tmp_path), "--json")
+    shown = records(done.stdout.decode(), "digest")
     assert sorted((d["market"], d["period"], d["digest"]) for d in shown) == sorted(
         digests
     )
