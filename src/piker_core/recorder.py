@@ -15,7 +15,7 @@ from typing import Any, cast
 import msgspec
 
 from piker_core.adapter import events
-from piker_core.adapter.frames import Frames
+from piker_core.adapter.frames import Frames, Tapes
 from piker_core.adapter.tap import Tap, TappedEngine
 from piker_core.core.engine import FeedEngine
 from piker_core.core.ticks import attach_ticks
@@ -101,7 +101,7 @@ class Recorder:
             module=provider.__name__,
             namespace=engine.namespace,
         )
-        frames = isinstance(getattr(provider, "frames", None), Frames)
+        frames = isinstance(getattr(provider, "frames", None), Frames | Tapes)
         tap = Tap(self, began, frames=frames)
         try:
             yield cast("FeedEngine", TappedEngine(tap, engine))

@@ -54,7 +54,8 @@ class Described(Body):
     """MARKET: it was opened, or something is done to it; `number` is the market's.
 
     Opened: `options` of `FeedEngine.add_market`, `about` and `sessions` (pairs of
-    int64) apart. `begins`: its stream begins, and knows no frame before. `hours`: it is
+    int64) apart. `begins`: its stream begins, and knows no frame before; `details` are
+    for `frames.Tapes`. `hours`: it is
     open at other `sessions` from now on. With `period`, `rows` of OHLCV_DTYPE were put
     below its first one; `found`: the ring had them when it was opened, the newest ones.
     """
@@ -65,6 +66,7 @@ class Described(Body):
     about: bytes = b""
     sessions: bytes | None = None
     begins: bool = False
+    details: bytes = b""
     hours: bool = False
     period: int = 0
     rows: bytes = b""
@@ -97,7 +99,8 @@ class Quoted(Body):
     frame: its number `frame`, the number of the `market`, and `part`, the how manieth
     (from 0) of what it tells of this market; if it is `kept`, it is not pushed yet, and
     `take` is its number from now on. What was kept: `take`, and `places` of its ticks,
-    None: all.
+    None: all. A `call` on a market's state, see `frames.Tapes`: its `arguments`, the
+    `frame` if it was of one, the number `take` of the ticks if it gave any.
     """
 
     symbol: str = ""
@@ -110,6 +113,8 @@ class Quoted(Body):
     kept: bool = False
     take: int = 0
     places: list[int] | None = None
+    call: str = ""
+    arguments: list[Any] = []
 
 
 encode_body = msgspec.json.Encoder().encode

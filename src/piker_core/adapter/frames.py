@@ -1,7 +1,8 @@
 """What a provider says of its frames, so that they can be decoded once more.
 
-A package with `frames`, a `Frames`, has its frames written into journals, and quotes
-made of them by reference. Of one without, the quotes are written as they are pushed.
+A package with `frames`, a `Frames` or `Tapes`, has its frames written into journals,
+and quotes made of them by reference. Of one without, the quotes are written as they are
+pushed.
 """
 
 from collections.abc import Callable, Sequence
@@ -33,3 +34,15 @@ class Frames(msgspec.Struct, frozen=True):
     split: Callable[[bytes], Sequence[Part]]
     normalize: Callable[[str, Any], Quote]
     normalize_best: Callable[[str, Any, Any, int], Quote]
+
+
+class Tapes(msgspec.Struct, frozen=True):
+    """For frames that mean something only together, such as a volume that grows.
+
+    `open(details)`: one market's state, by what `Tap.begin` was given. `call(state,
+    name, arguments, raw)`: what the feed has done with it, done again, `raw` the frame
+    of which it was done; returns ticks, if any.
+    """
+
+    open: Callable[[bytes], Any]
+    call: Callable[[Any, str, list[Any], bytes], list[dict[str, Any]]]

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from piker_core.adapter import events
-from piker_core.adapter.frames import Frames, Part
+from piker_core.adapter.frames import Frames, Part, Tapes
 from piker_core.core.engine import Market, open_engine
 from piker_core.errors import JournalError
 from piker_core.journal.records import Record
@@ -40,12 +40,13 @@ class Counts(msgspec.Struct):
 
 
 class PlayedMarket:
-    """A market of a played engine, and the best quote that its stream knows."""
+    """A market of a played engine, and what its stream knows of it."""
 
     def __init__(self, market: Market, about: bytes) -> None:
         self.market = market
         self.symbol = market.symbol
         self.best: Any = None
+        self.tape: Any = None
         try:
             described = msgspec.json.decode(about)
         except msgspec.DecodeError:
@@ -64,7 +65,7 @@ class PlayedEngine:
         self.markets: dict[int, PlayedMarket] = {}
         self.by_name: dict[str, PlayedMarket] = {}
         self._module = began.module or began.provider
-        self._frames: Frames | None = None
+        self._frames: Frames | Tapes | None = None
         self._counts = counts
         self._raw: OrderedDict[int, tuple[bytes, int]] = OrderedDict()
         self._heard = 0
@@ -74,10 +75,24 @@ class PlayedEngine:
     @property
     def frames(self) -> Frames:
         """How its provider decodes. Raises NotFound if it is not installed."""
+        found = self._decoding()
+        if not isinstance(found, Frames):
+            raise JournalError(f"frames of {self.provider} have no parts")
+        return found
+
+    @property
+    def tapes(self) -> Tapes:
+        """The same of a provider whose markets have a state."""
+        found = self._decoding()
+        if not isinstance(found, Tapes):
+            raise JournalError(f"markets of {self.provider} have no state")
+        return found
+
+    def _decoding(self) -> Frames | Tapes:
         if self._frames is None:
             module = find_provider(self._module)
             found = getattr(module, "frames", None)
-            if not isinstance(found, Frames):
+            if not isinstance(found, Frames | Tapes):
                 raise JournalError(
                     f"{module.__name__} has no `frames`: the version that recorded "
                     "this journal had"
@@ -144,21 +159,24 @@ class PlayedEngine:
             played.market.set_sessions(sessions)
         elif event.begins:
             played.best = None
+            played.tape = self.tapes.open(event.details) if event.details else None
 
     def quote(self, event: events.Quoted) -> None:
         """Something was pushed, or taken to be pushed later."""
+        if event.call:
+            self._call(event)
+            return
         if event.frame:
             quote = self._take(event)
             if event.kept:
-                self._kept[event.take] = quote
-                if len(self._kept) > TAKES_MOST:
-                    self._kept.popitem(last=False)
+                self._keep(event.take, quote)
                 return
-        elif event.take:
+        elif event.take and event.places is None:
             quote = self._kept.pop(event.take)
-            if event.places is not None:
-                ticks = quote["ticks"]
-                quote = quote | {"ticks": [ticks[place] for place in event.places]}
+        elif event.take:
+            quote = self._kept[event.take]
+            ticks = quote["ticks"]
+            quote = quote | {"ticks": [ticks[place] for place in event.places or ()]}
         elif event.records:
             market = self.markets[event.market].market
             ticks = events.decode_ticks(event.records)
@@ -172,6 +190,19 @@ class PlayedEngine:
         """A quote into the rings."""
         self._counts.ticks += self.engine.push(quote)
         self._counts.quotes += 1
+
+    def _keep(self, take: int, quote: dict[str, Any]) -> None:
+        self._kept[take] = quote
+        if len(self._kept) > TAKES_MOST:
+            self._kept.popitem(last=False)
+
+    def _call(self, event: events.Quoted) -> None:
+        """What was done with a market's state."""
+        played = self.markets[event.market]
+        raw = self._raw[event.frame][0] if event.frame else b""
+        ticks = self.tapes.call(played.tape, event.call, event.arguments, raw)
+        if event.take:
+            self._keep(event.take, {"symbol": played.symbol, "ticks": ticks})
 
     def _take(self, event: events.Quoted) -> dict[str, Any]:
         """What a frame tells of a market, as the feed has made a quote of it."""

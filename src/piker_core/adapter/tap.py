@@ -122,24 +122,30 @@ class Tap:
 
         What is behind a question mark in its address may be secret, and is not written.
         """
-        number = self._sink.number_connection()
-        opened = events.Opened(url=url.partition("?")[0], engine=self.source)
-        self.settle()
-        self._sink.write(Kind.OPENED, events.encode_body(opened), number)
+        number = self.connect(url.partition("?")[0])
 
         async def listener(link: Any, raw: bytes) -> None:
-            self._note_frame(number, raw, link.heard_ns)
+            _frame.set(self.hear(number, raw, link.heard_ns))
             await take(link, raw)
 
         return listener
 
-    def _note_frame(self, connection: int, raw: bytes, heard_ns: int) -> None:
+    def connect(self, url: str) -> int:
+        """A connection is open; its number."""
+        number = self._sink.number_connection()
+        opened = events.Opened(url=url, engine=self.source)
+        self.settle()
+        self._sink.write(Kind.OPENED, events.encode_body(opened), number)
+        return number
+
+    def hear(self, connection: int, raw: bytes, heard_ns: int) -> Frame:
+        """A frame came in."""
         self.settle()
         if self._epoch != self._sink.epoch:
             self._begin_anew()
         self._sink.write(Kind.RECEIVED, bytes(raw), connection, heard_ns)
         self._frames += 1
-        _frame.set(Frame(self._frames, self._epoch))
+        return Frame(self._frames, self._epoch)
 
     def _begin_anew(self) -> None:
         """After a hole frames are counted anew."""
@@ -147,12 +153,44 @@ class Tap:
         event = msgspec.structs.replace(self._began, anew=True)
         self._sink.write(Kind.SESSION, events.encode_body(event), self.source)
 
-    def begin(self, symbol: str) -> None:
+    def begin(self, symbol: str, details: bytes = b"") -> None:
         """A market's frames begin: nothing of earlier ones is known to its stream."""
         number = self._numbers.get(symbol)
         if number is not None and self._by_frame:
-            event = events.Described(fqme=symbol, number=number, begins=True)
+            event = events.Described(
+                fqme=symbol, number=number, begins=True, details=details
+            )
             self.write(Kind.MARKET, event)
+
+    def call(
+        self, symbol: str, name: str, arguments: list[Any], frame: Frame | None = None
+    ) -> None:
+        """A market's state was called, see `frames.Tapes`; perhaps for a frame."""
+        number = frame.number if frame else 0
+        market = self._numbers[symbol]
+        event = events.Quoted(
+            market=market, call=name, arguments=arguments, frame=number
+        )
+        self.write(Kind.QUOTE, event)
+
+    def call_for_ticks(
+        self, symbol: str, name: str, arguments: list[Any], ticks: list[Any]
+    ) -> None:
+        """The same, and it has given these ticks, which bear marks from now on."""
+        market = self._numbers[symbol]
+        event = events.Quoted(market=market, call=name, arguments=arguments)
+        if ticks:
+            self._takes += 1
+            event.take = self._takes
+            mark = Mark(self._takes, self._sink.epoch, ticks)
+            for tick in ticks:
+                tick[MARK] = mark
+        self.write(Kind.QUOTE, event)
+
+    @property
+    def epoch(self) -> int:
+        """Rises with each hole: states before it and after it are not the same."""
+        return self._sink.epoch
 
     def marking(self, normalize: Normalize) -> Normalize:
         """A market's `normalize`, whose quotes bear marks if frames are known."""
@@ -192,7 +230,7 @@ class Tap:
             self._sink.write(Kind.LOST, msgspec.json.encode(lost), self.source)
 
     def _push(self, quote: Any) -> None:
-        mark = quote.get(MARK) if type(quote) is dict else None
+        mark = _mark_of(quote)
         if mark is None or mark.epoch != self._sink.epoch:
             self.write(Kind.QUOTE, _quoted(quote))
             return
@@ -214,8 +252,18 @@ class Tap:
         self.write(Kind.QUOTE, events.Quoted(market=market, records=body))
 
 
+def _mark_of(quote: Any) -> Mark | None:
+    """The mark of a quote, or that of its ticks."""
+    if type(quote) is not dict:
+        return None
+    mark: Mark | None = quote.get(MARK)
+    if mark is None and quote.get("ticks") and type(quote["ticks"][0]) is dict:
+        mark = quote["ticks"][0].get(MARK)
+    return mark
+
+
 def _places(ticks: list[Any], of: list[Any]) -> list[int] | None:
-    """Where ticks are among those of a frame; None: all of them, as they are there.
+    """Where ticks are among those of a take; None: all of them, as they are there.
 
     Raises ValueError for one that is not there.
     """
@@ -224,7 +272,7 @@ def _places(ticks: list[Any], of: list[Any]) -> list[int] | None:
     at = {id(tick): place for place, tick in enumerate(of)}
     places = [at.get(id(tick), -1) for tick in ticks]
     if -1 in places:
-        raise ValueError("a tick that no frame told")
+        raise ValueError("a tick of another take")
     return None if places == list(range(len(of))) else places
 
 
@@ -248,7 +296,7 @@ def _quoted(quote: Any) -> events.Quoted:
     return events.Quoted(
         symbol=str(get("symbol")),
         ticks=[_ticked(tick) for tick in get("ticks") or ()],
-        last=float(last) if _is_number(last) else None,
+        last=float(last) if last is not None and _is_number(last) else None,
     )
 
 
