@@ -1,7 +1,8 @@
 """The feed of a storm, in a process of its own: `python -m tests.storm_feed FQME...`.
 
 What it holds is then its own, and not the venues'. It is asked in lines on standard
-input, and answers each with a line of JSON. It ends with `close` or its input.
+input, and answers each with a line of JSON. It ends with `close` or its input. It is
+recorded in the folder `$STORM_JOURNAL`, if there is one.
 """
 
 import contextlib
@@ -59,7 +60,8 @@ async def serve(fqmes: Sequence[str], source: int, output: int) -> None:
         await trio.sleep(WARM_S)
         pk.remove_segments(os.environ["PIKER_NAMESPACE"])
         before = resources()
-        async with pk.open_feed(fqmes) as feed, contextlib.aclosing(
+        journal = os.environ.get("STORM_JOURNAL")
+        async with pk.open_feed(fqmes, journal=journal) as feed, contextlib.aclosing(
             read_lines(asked)
         ) as lines:  # fmt: skip
             markets = {name: flume.market for name, flume in feed.flumes.items()}

@@ -29,6 +29,7 @@ FLOORS = {
     4: (
         *("feed", "feeder", "quotes", "source", "stream"),
         *("backfill", "frames", "history", "keeper"),
+        *("recorder", "replay"),
     ),
     5: ("conformance",),
     6: ("__main__", "cli"),

@@ -36,6 +36,11 @@ class EngineChannel(trio.abc.SendChannel[Any]):
         """Where the engine's rings are."""
         return self._engine.namespace
 
+    @property
+    def tap(self) -> Any:
+        """What writes down all that is done to the engine, None where nothing does."""
+        return getattr(self._engine, "tap", None)
+
     def send_nowait(self, value: Any) -> int:
         """Push one quote at once; how many ticks were taken."""
         if self._closed:

@@ -6,7 +6,8 @@ attached takes over, with all that anyone who is still there has asked for.
 """
 
 from collections.abc import AsyncIterator, Iterable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
+from os import PathLike
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -18,6 +19,7 @@ from piker_core.core.ticks import TickReader, attach_ticks
 from piker_core.feeder import unknown_mkt
 from piker_core.provider import find_provider
 from piker_core.quotes import Quote, QuoteStream
+from piker_core.recorder import Recorder, recording
 from piker_core.source import Source
 from piker_core.symbols import MktPair, parse_fqme
 from piker_core.tasks import open_nursery
@@ -92,6 +94,7 @@ async def open_feed(
     tick_throttle: float | None = None,
     namespace: str | None = None,
     store: str | None = None,
+    journal: str | PathLike[str] | Recorder | None = None,
 ) -> AsyncIterator[Feed]:
     """Open markets, by names such as `xbtusd.kraken`, for as long as the block lasts.
 
@@ -100,7 +103,8 @@ async def open_feed(
     refuses or cannot be reached, FeedError if there is no price in time or the process
     that writes the provider's rings cannot be asked for a market, ConfigError: the same
     whether this process feeds a market or asks for it. `tick_throttle`: see
-    `Feed.stream`.
+    `Feed.stream`. `journal`: a folder in which is written down what this process feeds,
+    for `piker-core replay`; JournalError if it cannot be.
     """
     space = checked_namespace(namespace)
     config = load_section("feed", FeedConfig)
@@ -118,7 +122,9 @@ async def open_feed(
         raise ValueError("open_feed() needs at least one market name")
     providers = {name: find_provider(name) for name in wanted}
     url = config.store if store is None else store
-    async with _open_store(url) as kept, open_nursery() as nursery:
+    async with AsyncExitStack() as stack, open_nursery() as nursery:
+        recorder = stack.enter_context(recording(journal))
+        kept = await stack.enter_async_context(_open_store(url))
         sources = [
             Source(
                 providers[name],
@@ -127,6 +133,7 @@ async def open_feed(
                 namespace=space,
                 config=config,
                 store=kept,
+                recorder=recorder,
             )
             for name, symbols in wanted.items()
         ]

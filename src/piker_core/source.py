@@ -38,6 +38,7 @@ from piker_core.core.rings import BarReader, attach_bars
 from piker_core.core.ticks import TickReader, attach_ticks
 from piker_core.errors import FeedError, NotFound, PikerError, WriterBusy
 from piker_core.feeder import Feeder
+from piker_core.recorder import Recorder, recorded
 from piker_core.stream import LIVE_S, Quote
 from piker_core.tasks import Backoff, open_nursery
 
@@ -69,6 +70,7 @@ class Source:
         namespace: str,
         config: FeedConfig,
         store: "Store | None" = None,
+        recorder: Recorder | None = None,
     ) -> None:
         self.provider = provider
         self.name = name
@@ -76,6 +78,7 @@ class Source:
         self.namespace = namespace
         self.config = config
         self.store = store
+        self.recorder = recorder
         self.role = "reader"
         self.first_quotes: dict[str, Quote] = {}
         self.opened = trio.Event()
@@ -119,7 +122,8 @@ class Source:
         """Write the rings until cancelled. Raises WriterBusy, what the start raises."""
         with (
             Server(self.name, self.namespace) as server,
-            open_engine(self.name, namespace=self.namespace) as engine,
+            open_engine(self.name, namespace=self.namespace) as own,
+            recorded(own, self.provider, self.recorder) as engine,
             server.listening() as path,
         ):
             left = self._left(path is not None)

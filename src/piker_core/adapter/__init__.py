@@ -10,6 +10,11 @@
     link           one connection, and the topics that it carries
     stream         connections that come back, and are replaced before they end
     trades         trades as lists and quotes have them
+    frames         how frames are decoded once more
+    events         what is written down of a feed
+    tap            what goes on between a feed and its engine, written down
+    played         an engine of what was written down
+    player         all of them
     continuity     which trades are missing
     market_feed    one market: its state, its gaps, its first minute
     timed_feed     the same without trade ids

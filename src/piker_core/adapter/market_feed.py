@@ -23,6 +23,7 @@ import trio
 
 from piker_core.adapter.continuity import IdTracker
 from piker_core.adapter.defaults import MarketLimits
+from piker_core.adapter.tap import tap_of
 from piker_core.adapter.trades import (
     EVER_NS,
     NS,
@@ -132,6 +133,10 @@ class MarketFeed:
         self.retry_s = 0.0
         self.tracker = IdTracker()
         self._host = host
+        if tap := tap_of(handle):
+            normalize = tap.marking(normalize)
+            normalize_best = normalize_best and tap.marking(normalize_best)
+            tap.begin(symbol)
         self._normalize, self._normalize_best = normalize, normalize_best
         self._best: Any = None
         self._lost_ns = 0

@@ -31,6 +31,7 @@ from piker_core.adapter.limiter import Limiter
 from piker_core.adapter.link import Lane, Link
 from piker_core.adapter.shared import share
 from piker_core.adapter.subscriptions import SubscriptionBook, Topic, TopicRequest
+from piker_core.adapter.tap import Listener, Tap
 from piker_core.adapter.websocket import connect
 from piker_core.errors import ConfigError, DataThrottle, ProviderError
 from piker_core.tasks import Backoff, open_nursery
@@ -114,12 +115,18 @@ class Stream:
     """All connections to one address."""
 
     def __init__(
-        self, venue: StreamVenue, limits: StreamLimits, *, log: logging.Logger
+        self,
+        venue: StreamVenue,
+        limits: StreamLimits,
+        *,
+        log: logging.Logger,
+        tap: Tap | None = None,
     ) -> None:
         self.live = trio.Event()
         self.counts: Counter[str] = Counter()
         self.lanes: list[Lane] = []
         self._venue, self._limits, self._log = venue, limits, log
+        self._tap = tap
         self._nursery: trio.Nursery | None = None
 
     def statistics(self) -> StreamStatistics:
@@ -342,7 +349,7 @@ class Stream:
                 async with open_nursery() as tasks:
                     tasks.start_soon(self._write, link, connection)
                     tasks.start_soon(self._replace, lane, link, nursery, before)
-                    await self._read(link, connection)
+                    await self._read(link, connection, url)
         except InvalidURI as error:
             key = self._venue.url_key
             raise ConfigError(f"[{self._venue.section}] {key}: {error}") from None
@@ -361,9 +368,12 @@ class Stream:
         key = ("connect", url.partition("?")[0], rate, burst)
         return share(key, lambda: Limiter(rate, burst))
 
-    async def _read(self, link: Link, connection: ClientConnection) -> None:
+    async def _read(self, link: Link, connection: ClientConnection, url: str) -> None:
         """Hand every message to the venue, until the connection is lost."""
-        receive, take, time_ns = connection.recv, self._venue.take, time.time_ns
+        receive, time_ns = connection.recv, time.time_ns
+        take: Listener = self._venue.take
+        if self._tap is not None:
+            take = self._tap.listen(take, url)
         while True:
             raw = await receive(decode=False)
             link.heard_ns = time_ns()

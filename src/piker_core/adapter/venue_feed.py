@@ -19,6 +19,7 @@ from piker_core.adapter.defaults import StreamLimits
 from piker_core.adapter.market_feed import MarketFeed
 from piker_core.adapter.stream import Link, RefusedError, Stream, StreamStatistics
 from piker_core.adapter.subscriptions import Topic, TopicRequest
+from piker_core.adapter.tap import tap_of
 from piker_core.adapter.trades import Quote
 from piker_core.adapter.watch import watch
 from piker_core.errors import DataThrottle, PikerError
@@ -40,7 +41,7 @@ class VenueFeed:
         self.patience_s = 0.0
         self.trading = True
         self.log = logging.getLogger(f"providers.{name}")
-        self.stream = Stream(self, limits, log=self.log)
+        self.stream = Stream(self, limits, log=self.log, tap=tap_of(send_chan))
         self.complain = self.stream.complain
         self.live = self.stream.live
         self.markets: dict[str, MarketFeed] = {}

@@ -41,6 +41,10 @@ def demo(
     seconds: Annotated[
         float, typer.Option(min=6.0, max=3600.0, help="How long it runs.")
     ] = 20.0,
+    journal: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Write down what is fed, see `record`."),
+    ] = None,
     namespace: str | None = None,
 ) -> int:
     """Watch it work: no keys, no network.
@@ -52,7 +56,7 @@ def demo(
     """
     from piker_core.cli.demo import run_demo
 
-    return run_demo(out, seconds=seconds, namespace=namespace)
+    return run_demo(out, seconds=seconds, namespace=namespace, journal=journal)
 
 
 @command
@@ -75,6 +79,10 @@ def feed(
             help="Updates of the live table a second.  [default: 4]",
         ),
     ] = None,
+    journal: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Write down what is fed, see `record`."),
+    ] = None,
     namespace: str | None = None,
 ) -> None:
     """Feed markets into the rings until Ctrl-C, or attach to who feeds them.
@@ -90,6 +98,7 @@ def feed(
         seconds=seconds,
         tick_throttle=tick_throttle,
         namespace=namespace,
+        journal=journal,
     )
 
 

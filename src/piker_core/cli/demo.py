@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -39,7 +40,9 @@ REPAIR_S = 15.0
 GOODBYE_S = 5.0
 
 
-def run_demo(out: Output, *, seconds: float, namespace: str | None) -> int:
+def run_demo(
+    out: Output, *, seconds: float, namespace: str | None, journal: Path | None = None
+) -> int:
     """Run it for so many seconds; the exit code, 0 if all was equal and whole."""
     space = checked_namespace(namespace) if namespace else f"demo{os.getpid()}"
     if list_segments(space):
@@ -48,7 +51,7 @@ def run_demo(out: Output, *, seconds: float, namespace: str | None) -> int:
             "the end: leave --namespace away, or give an unused one"
         )
     try:
-        return trio.run(Demo(out, space, seconds).run)
+        return trio.run(Demo(out, space, seconds, journal).run)
     finally:
         remove_segments(space, force=True)
 
@@ -90,8 +93,11 @@ def _settings(venue: Any) -> dict[str, str]:
 class Demo:
     """One run of the demo, in a namespace of its own."""
 
-    def __init__(self, out: Output, namespace: str, seconds: float) -> None:
+    def __init__(
+        self, out: Output, namespace: str, seconds: float, journal: Path | None = None
+    ) -> None:
         self.out = out
+        self.journal = journal
         self.namespace = namespace
         self.seconds = seconds
         self.report: dict[str, Any] = {}
@@ -109,7 +115,9 @@ class Demo:
             rest_burst=100.0,
         ) as venue:
             with only_these(_settings(venue)):
-                async with open_feed(PAIRS, namespace=self.namespace) as feed:
+                async with open_feed(
+                    PAIRS, namespace=self.namespace, journal=self.journal
+                ) as feed:
                     return await self._watch(venue, feed)
 
     async def _watch(self, venue: Any, feed: Feed) -> int:

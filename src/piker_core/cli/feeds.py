@@ -4,6 +4,7 @@ import math
 import sys
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import trio
@@ -37,10 +38,11 @@ def run_feed(
     seconds: float | None,
     tick_throttle: float | None,
     namespace: str | None,
+    journal: Path | None = None,
 ) -> None:
     """Feed markets, or attach to their writer, for so many seconds or until Ctrl-C."""
     limit_s = math.inf if seconds is None else seconds
-    trio.run(_feed, out, fqmes, limit_s, tick_throttle, namespace)
+    trio.run(_feed, out, fqmes, limit_s, tick_throttle, namespace, journal)
 
 
 async def _feed(
@@ -49,8 +51,9 @@ async def _feed(
     limit_s: float,
     tick_throttle: float | None,
     namespace: str | None,
+    journal: Path | None,
 ) -> None:
-    async with open_feed(fqmes, namespace=namespace) as feed:
+    async with open_feed(fqmes, namespace=namespace, journal=journal) as feed:
         for provider, role in feed.roles.items():
             verb = "writing" if role == "writer" else "reading what another writes of"
             out.note(f"{verb} {provider}'s rings")

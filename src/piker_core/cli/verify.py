@@ -1,4 +1,4 @@
-"""`verify`: digests of the bars in a store or in rings."""
+"""`verify`: digests of the bars in a store, in a journal or in rings."""
 
 from collections.abc import Iterable, Iterator
 
@@ -8,9 +8,11 @@ from numpy.typing import NDArray
 
 from piker_core.cli.failures import MISSING, OK, misused
 from piker_core.cli.output import Output
+from piker_core.cli.record_replay import tell_cut
 from piker_core.core.rings import BarReader, attach_bars, checked_namespace
 from piker_core.digest import DayDigest, day_digests
 from piker_core.errors import NotFound
+from piker_core.replay import replay_bars
 from piker_core.segments import list_segments
 from piker_core.store import open_store
 
@@ -19,9 +21,14 @@ Bars = tuple[str, int, NDArray[np.void]]
 
 
 def run_verify(out: Output, place: str, *, namespace: str | None) -> int:
-    """Print the digests of a store or of a namespace's rings; the exit code."""
+    """Print the digests of a store, a journal or a namespace's rings; the exit code."""
     if bool(place) == (namespace is not None):
-        return misused("verify takes either the URL of a store or --namespace NAME")
+        return misused(
+            "verify takes the URL of a store, the folder of a journal or --namespace "
+            "NAME, and one of them"
+        )
+    if place and "://" not in place:
+        return verify_journal(out, place)
     bars = stored_bars(place) if place else ring_bars(namespace)
     return print_digests(out, bars)
 
@@ -40,6 +47,15 @@ def print_digests(out: Output, bars: Iterable[Bars]) -> int:
     if not found:
         out.note("no bars of which there is a digest")
     return OK if found else MISSING
+
+
+def verify_journal(out: Output, folder: str) -> int:
+    """Print the digests of what a journal gives; the exit code, VENUE if it is cut."""
+    bars, report = replay_bars(folder)
+    code = print_digests(
+        out, [(fqme, period, rows[:-1]) for fqme, period, rows in bars]
+    )
+    return tell_cut(out, report) or code
 
 
 def stored_bars(url: str) -> Iterator[Bars]:

@@ -34,9 +34,8 @@ from .streams import BinanceFeed
 from .wire import (
     AGGREGATE,
     BEST,
+    FRAMES,
     TRADE,
-    normalize_best,
-    normalize_trade,
     stream_name,
 )
 
@@ -66,8 +65,8 @@ class SideFeed:
             handle,
             self.feed,
             trades=pages(self.side, symbol),
-            normalize=normalize_trade,
-            normalize_best=normalize_best,
+            normalize=FRAMES.normalize,
+            normalize_best=FRAMES.normalize_best,
         )
         venue_symbol = symbol.venue_symbol
         self.symbols[venue_symbol] = symbol

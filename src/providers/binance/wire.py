@@ -17,6 +17,7 @@ from typing import Any
 
 import msgspec
 
+from piker_core.adapter.frames import Frames, Part
 from piker_core.adapter.trades import Quote, best_ticks
 from piker_core.errors import ProviderError
 
@@ -136,6 +137,14 @@ def decode_frame(raw: bytes) -> Frame:
         raise ProviderError(f"a frame cannot be decoded: {error}", frame=raw) from None
 
 
+def split_frame(raw: bytes) -> list[Part]:
+    """What a frame tells of a market. Raises ProviderError as `decode_frame`."""
+    frame = decode_frame(raw)
+    if isinstance(frame, Trade | Aggregate | Best):
+        return [Part(frame.symbol, frame, best=isinstance(frame, Best))]
+    return []
+
+
 def _decode_other(raw: bytes) -> Frame:
     frame = _other(raw)
     if "serverShutdown" in (frame.e, frame.stream[1:]):
@@ -184,6 +193,9 @@ def normalize_best(symbol: str, row: Best, before: Best | None, now_ns: int) -> 
     if before is not None:
         known = (before.bid, before.bid_size, before.ask, before.ask_size)
     return {"symbol": symbol, "ticks": best_ticks(known, best, time_ns)}
+
+
+FRAMES = Frames(split_frame, normalize_trade, normalize_best)
 
 
 def stream_name(symbol: str, kind: str) -> str:

@@ -13,6 +13,7 @@ from .config import Config
 from .feed import stream_quotes
 from .history import open_history_client
 from .tape import norm_trade
+from .tapped import FRAMES as frames
 
 capabilities = {
     "quotes": True,
@@ -25,6 +26,7 @@ __all__ = [
     "Client",
     "Config",
     "capabilities",
+    "frames",
     "get_client",
     "get_mkt_info",
     "name",

@@ -17,10 +17,11 @@ from collections import deque
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import trio
 
+from piker_core.adapter.tap import tap_of
 from piker_core.calendars import NS
 from piker_core.errors import PikerError, ProviderError
 from piker_core.messages import FeedInit
@@ -37,8 +38,10 @@ from .market_feed import MarketFeed, Quote
 from .session import Session
 from .sweep import sweep
 from .tape import Tape
+from .tapped import Details, Heard, TappedSession, TappedTape
 from .watch import keep_hours, watch
 
+Message = tuple[MarketFeed, int, str, tuple[Any, ...], Heard | None]
 _INBOX_MOST = 20_000
 _RETRY_MOST_S = 600.0
 
@@ -60,8 +63,10 @@ class Stream:
         self.priced = trio.Event()
         self.lines = Lines(client.config, self._hear)
         self._send_chan = send_chan
+        self._tap = tap_of(send_chan)
+        self._tapped: TappedSession | None = None
         self._counts = client.gateway.counts
-        self._inbox: deque[tuple[MarketFeed, int, str, tuple[Any, ...]]] = deque()
+        self._inbox: deque[Message] = deque()
         self._wake = trio.Event()
         self._drained = trio.Event()
         self._refusals: dict[str, Backoff] = {}
@@ -70,12 +75,18 @@ class Stream:
 
     def add(self, symbol: str, listing: Listing, handle: Any) -> MarketFeed:
         """Take a market into the stream, before it runs."""
-        tape = Tape(listing, self.config.rt_volume)
+        tape = self._open_tape(symbol, listing)
         hours = known_hours(listing, self.config.hours)
         market = MarketFeed(symbol, listing, handle, self.send, tape, hours)
         self.markets[symbol] = market
         self.client.gateway.joining[symbol] = trio.Event()
         return market
+
+    def _open_tape(self, symbol: str, listing: Listing) -> Tape:
+        if self._tap is None:
+            return Tape(listing, self.config.rt_volume)
+        details = Details(listing, self.config.rt_volume)
+        return cast("Tape", TappedTape(self._tap, symbol, details))
 
     def statistics(self, symbol: str) -> StreamStatistics:
         """Counters of the stream, and of one market."""
@@ -140,6 +151,8 @@ class Stream:
 
     async def _serve(self, session: Session) -> None:
         """One session, until it is lost."""
+        if self._tap is not None:
+            self._tapped = TappedSession(self._tap, session)
         session.notices.append(self._take_notice)
         session.brakes.append(self._brake)
         self.lines.begin(session)
@@ -167,7 +180,8 @@ class Stream:
     def _hear(
         self, market: MarketFeed, line: int, name: str, arguments: tuple[Any, ...]
     ) -> None:
-        self._inbox.append((market, line, name, arguments))
+        message = self._tapped.heard() if self._tapped else None
+        self._inbox.append((market, line, name, arguments, message))
         market.come += 1
         self._wake.set()
 
@@ -186,13 +200,15 @@ class Stream:
         touched: dict[str, MarketFeed] = {}
         now_ns = time.time_ns()
         while self._inbox:
-            market, line, name, arguments = self._inbox.popleft()
+            market, line, name, arguments, message = self._inbox.popleft()
             touched[market.symbol] = market
             if line not in market.lines:
                 continue
             if name == "error":
                 self._take_error(market, line, *arguments)
             else:
+                if message is not None:
+                    market.tape.heard = message  # type: ignore[attr-defined]
                 self._take(market, name, arguments, now_ns)
         for market, come in [(each, each.come) for each in touched.values()]:
             await market.flush(now_ns)

@@ -64,7 +64,7 @@ class Session:
     `handlers` takes the messages of a request by its number, `notices` what concerns
     all, as (event of `links`, code, text); both are called while messages are read and
     must not fail. `brakes` are awaited between chunks: so a reader that is too fast
-    waits. `requests` has ib_async's request methods.
+    waits. `requests` has ib_async's request methods, `fields` the message that is read.
     """
 
     requests: Any
@@ -91,6 +91,7 @@ class Session:
         self.order_id = 0
         self.heard_s = trio.current_time()
         self.version = 0
+        self.fields: list[str] = []
         self._codec = load_codec()
         self._stream = stream
         self._frames: Frames = self._codec.Frames()
@@ -271,6 +272,7 @@ class Session:
 
     def _interpret(self, fields: list[str]) -> None:
         self.counts["messages"] += 1
+        self.fields = fields
         try:
             self._reader.interpret(fields)
         except self._codec.Malformed as error:

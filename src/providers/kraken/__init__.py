@@ -12,6 +12,7 @@ from .api import (
 )
 from .feed import stream_quotes
 from .history import open_history_client
+from .wire import FRAMES as frames
 from .wire import norm_trade
 
 capabilities = {
@@ -25,6 +26,7 @@ __all__ = [
     "Client",
     "Config",
     "capabilities",
+    "frames",
     "get_client",
     "get_mkt_info",
     "name",

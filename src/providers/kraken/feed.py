@@ -24,17 +24,16 @@ from .api import Client, get_client, get_mkt_info
 from .markets import PROVIDER, Pair
 from .pages import TradePages
 from .wire import (
+    FRAMES,
     Ack,
     Heartbeat,
     Quote,
     StatusFrame,
     TickerFrame,
     TradeFrame,
-    TradeRow,
     Unknown,
     decode_frame,
-    normalize_ticker,
-    normalize_trades,
+    rows_by_symbol,
     subscribe_request,
 )
 
@@ -62,8 +61,8 @@ class KrakenFeed(VenueFeed):
             handle,
             self,
             trades=TradePages(self.client, pair),
-            normalize=normalize_trades,
-            normalize_best=normalize_ticker,
+            normalize=FRAMES.normalize,
+            normalize_best=FRAMES.normalize_best,
         )
         trades, ticker = ("trade", venue_symbol), ("ticker", venue_symbol)
         self.add(venue_symbol, market, trades=trades, others=[ticker])
@@ -127,10 +126,7 @@ class KrakenFeed(VenueFeed):
         snapshot = frame.type == "snapshot"
         if not snapshot and frame.type != "update":
             raise ProviderError(f"trade frame of type {frame.type!r}")
-        by_symbol: dict[str, list[TradeRow]] = {}
-        for row in frame.data:
-            by_symbol.setdefault(row.symbol, []).append(row)
-        for venue_symbol, rows in by_symbol.items():
+        for venue_symbol, rows in rows_by_symbol(frame).items():
             if market := self.market(venue_symbol, raw):
                 await market.take(rows, repeated=snapshot)
 

@@ -16,6 +16,7 @@ from typing import Any
 
 import msgspec
 
+from piker_core.adapter.frames import Frames, Part
 from piker_core.adapter.trades import best_ticks
 from piker_core.errors import ProviderError
 
@@ -149,6 +150,24 @@ def _decode_any(raw: bytes) -> Frame:
     return Unknown(envelope.method or envelope.channel)
 
 
+def rows_by_symbol(frame: TradeFrame) -> dict[str, list[TradeRow]]:
+    """Every element of `data`, by market, in the order of the frame."""
+    by_symbol: dict[str, list[TradeRow]] = {}
+    for row in frame.data:
+        by_symbol.setdefault(row.symbol, []).append(row)
+    return by_symbol
+
+
+def split_frame(raw: bytes) -> list[Part]:
+    """What a frame tells of its markets. Raises ProviderError as `decode_frame`."""
+    frame = decode_frame(raw)
+    if isinstance(frame, TradeFrame):
+        return [Part(*market) for market in rows_by_symbol(frame).items()]
+    if isinstance(frame, TickerFrame):
+        return [Part(row.symbol, row, best=True) for row in frame.data]
+    return []
+
+
 @lru_cache(maxsize=256)
 def _second_ns(text: str) -> int:
     return int(datetime.fromisoformat(text + "+00:00").timestamp()) * NS
@@ -211,3 +230,6 @@ def subscribe_request(
     """
     asked = {"channel": channel, "symbol": list(symbols)} | params
     return msgspec.json.encode({"method": method, "params": asked, "req_id": req_id})
+
+
+FRAMES = Frames(split_frame, normalize_trades, normalize_ticker)

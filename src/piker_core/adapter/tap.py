@@ -1,0 +1,491 @@
+"""Taps: what goes on between a feed and its engine is written down, see `events`.
+
+1. A tap costs nothing where there is none: it is asked for once, when a channel, a
+   market or a connection is made, and stands in its way only then.
+2. What the engine has refused has changed nothing, and is not written.
+3. A quote made of a frame bears a mark; by it the push names the frame, for as long as
+   its ticks are the very ones of the frame. What cannot be named is written whole.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Coroutine, Mapping
+from contextvars import ContextVar
+from decimal import Decimal
+from numbers import Real
+from operator import index
+from typing import Any, Protocol
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from piker_core.adapter import events
+from piker_core.channel import EngineChannel
+from piker_core.core.engine import BarWriter, FeedEngine, Market
+from piker_core.core.rings import attach_bars
+from piker_core.dtypes import OHLCV_DTYPE, TICK_DTYPE, TICK_TYPES
+from piker_core.journal.records import Kind, Lost
+
+FOUND_ROWS = 3600
+"""So many of the newest rows are written of a ring that was there already."""
+MARK = "tap"
+"""The key of a quote's mark; the engine does not look at it."""
+
+Listener = Callable[[Any, bytes], Coroutine[Any, Any, None]]
+Normalize = Callable[..., dict[str, Any]]
+
+
+class Sink(Protocol):
+    """Where records go."""
+
+    @property
+    def epoch(self) -> int:
+        """Rises with each hole: what was written before cannot be referred to."""
+
+    def write(self, kind: int, body: bytes, source: int, time_ns: int = 0) -> None:
+        """Write a record, by default of now."""
+
+    def number_connection(self) -> int:
+        """The number of another connection."""
+
+
+class Frame:
+    """A frame that is being handled, and how much of it each market has taken."""
+
+    __slots__ = ("epoch", "number", "parts")
+
+    def __init__(self, number: int, epoch: int) -> None:
+        self.number, self.epoch = number, epoch
+        self.parts: Counter[str] = Counter()
+
+
+class Mark:
+    """Which take made a quote, and its ticks as they were then."""
+
+    __slots__ = ("epoch", "take", "ticks")
+
+    def __init__(self, take: int, epoch: int, ticks: list[Any]) -> None:
+        self.take, self.epoch, self.ticks = take, epoch, ticks
+
+
+_frame: ContextVar[Frame | None] = ContextVar("tapped_frame", default=None)
+
+
+class Tap:
+    """Writes down what happens to one engine, from its opening to its end.
+
+    `frames`: its provider can decode frames once more, see `frames`.
+    """
+
+    def __init__(self, sink: Sink, began: events.Began, *, frames: bool) -> None:
+        self.source = began.engine
+        self._began = began
+        self._by_frame = frames
+        self._sink = sink
+        self._epoch = sink.epoch
+        self._frames = self._takes = 0
+        self._taken: events.Quoted | None = None
+        self._numbers: dict[str, int] = {}
+        self.write(Kind.SESSION, began)
+
+    def end(self) -> None:
+        """The engine is about to be closed."""
+        self.write(Kind.SESSION, msgspec.structs.replace(self._began, ended=True))
+
+    def write(self, kind: Kind, event: events.Body) -> None:
+        """Write an event; what was taken before and not pushed comes first."""
+        self.settle()
+        self._sink.write(kind, events.encode_body(event), self.source)
+
+    def settle(self) -> None:
+        """What was taken last is not pushed at once."""
+        if self._taken is not None:
+            taken, self._taken = self._taken, None
+            taken.kept, taken.take = True, self._takes
+            self._sink.write(Kind.QUOTE, events.encode_body(taken), self.source)
+
+    def step(self, now_ns: int) -> None:
+        """The clock has stepped."""
+        self.settle()
+        self._sink.write(Kind.CLOCK, b"", self.source, now_ns)
+
+    def number(self, fqme: str, symbol: str) -> int:
+        """The number of a market that is opened now."""
+        number = len(self._numbers) // 2
+        self._numbers |= {fqme: number, symbol: number}
+        return number
+
+    # Frames
+
+    def listen(self, take: Listener, url: str) -> Listener:
+        """What handles the frames of a new connection, tapped.
+
+        What is behind a question mark in its address may be secret, and is not written.
+        """
+        number = self.connect(url.partition("?")[0])
+
+        async def listener(link: Any, raw: bytes) -> None:
+            _frame.set(self.hear(number, raw, link.heard_ns))
+            await take(link, raw)
+
+        return listener
+
+    def connect(self, url: str) -> int:
+        """A connection is open; its number."""
+        number = self._sink.number_connection()
+        opened = events.Opened(url=url, engine=self.source)
+        self.settle()
+        self._sink.write(Kind.OPENED, events.encode_body(opened), number)
+        return number
+
+    def hear(self, connection: int, raw: bytes, heard_ns: int) -> Frame:
+        """A frame came in."""
+        self.settle()
+        if self._epoch != self._sink.epoch:
+            self._begin_anew()
+        self._sink.write(Kind.RECEIVED, bytes(raw), connection, heard_ns)
+        self._frames += 1
+        return Frame(self._frames, self._epoch)
+
+    def _begin_anew(self) -> None:
+        """After a hole frames are counted anew."""
+        self._epoch, self._frames = self._sink.epoch, 0
+        event = msgspec.structs.replace(self._began, anew=True)
+        self._sink.write(Kind.SESSION, events.encode_body(event), self.source)
+
+    def begin(self, symbol: str, details: bytes = b"") -> None:
+        """A market's frames begin: nothing of earlier ones is known to its stream."""
+        number = self._numbers.get(symbol)
+        if number is not None and self._by_frame:
+            event = events.Described(
+                fqme=symbol, number=number, begins=True, details=details
+            )
+            self.write(Kind.MARKET, event)
+
+    def call(
+        self, symbol: str, name: str, arguments: list[Any], frame: Frame | None = None
+    ) -> None:
+        """A market's state was called, see `frames.Tapes`; perhaps for a frame."""
+        number = frame.number if frame else 0
+        market = self._numbers[symbol]
+        event = events.Quoted(
+            market=market, call=name, arguments=arguments, frame=number
+        )
+        self.write(Kind.QUOTE, event)
+
+    def call_for_ticks(
+        self, symbol: str, name: str, arguments: list[Any], ticks: list[Any]
+    ) -> None:
+        """The same, and it has given these ticks, which bear marks from now on."""
+        market = self._numbers[symbol]
+        event = events.Quoted(market=market, call=name, arguments=arguments)
+        if ticks:
+            self._takes += 1
+            event.take = self._takes
+            mark = Mark(self._takes, self._sink.epoch, ticks)
+            for tick in ticks:
+                tick[MARK] = mark
+        self.write(Kind.QUOTE, event)
+
+    @property
+    def epoch(self) -> int:
+        """Rises with each hole: states before it and after it are not the same."""
+        return self._sink.epoch
+
+    def marking(self, normalize: Normalize) -> Normalize:
+        """A market's `normalize`, whose quotes bear marks if frames are known."""
+        if not self._by_frame:
+            return normalize
+
+        def marked(symbol: str, *arguments: Any) -> dict[str, Any]:
+            quote = normalize(symbol, *arguments)
+            frame = _frame.get()
+            if frame is not None:
+                part = frame.parts[symbol]
+                frame.parts[symbol] = part + 1
+                self._note_take(frame, symbol, part, quote)
+            return quote
+
+        return marked
+
+    def _note_take(
+        self, frame: Frame, symbol: str, part: int, quote: dict[str, Any]
+    ) -> None:
+        self.settle()
+        market = self._numbers.get(symbol)
+        if market is None or frame.epoch != self._sink.epoch:
+            return
+        self._takes += 1
+        self._taken = events.Quoted(frame=frame.number, market=market, part=part)
+        quote[MARK] = Mark(self._takes, frame.epoch, quote["ticks"])
+
+    # Pushes
+
+    def push(self, quote: Any) -> None:
+        """A quote was pushed; one that cannot be written is a hole, and no error."""
+        try:
+            self._push(quote)
+        except (TypeError, ValueError, LookupError, AttributeError) as error:
+            lost = Lost(records=1, cause=f"a quote cannot be written: {error!r}")
+            self._sink.write(Kind.LOST, msgspec.json.encode(lost), self.source)
+
+    def _push(self, quote: Any) -> None:
+        mark = _mark_of(quote)
+        if mark is None or mark.epoch != self._sink.epoch:
+            self.write(Kind.QUOTE, _quoted(quote))
+            return
+        try:
+            places = _places(quote["ticks"], mark.ticks)
+        except ValueError:
+            self.write(Kind.QUOTE, _quoted(quote))
+            return
+        taken = self._taken
+        if taken is not None and mark.take == self._takes and places is None:
+            self._taken = None
+            self._sink.write(Kind.QUOTE, events.encode_body(taken), self.source)
+        else:
+            self.write(Kind.QUOTE, events.Quoted(take=mark.take, places=places))
+
+    def push_ticks(self, market: int, records: NDArray[np.void]) -> None:
+        """Records of the tick ring's shape were pushed."""
+        body = np.ascontiguousarray(records, TICK_DTYPE).tobytes()
+        self.write(Kind.QUOTE, events.Quoted(market=market, records=body))
+
+
+def _mark_of(quote: Any) -> Mark | None:
+    """The mark of a quote, or that of its ticks."""
+    if type(quote) is not dict:
+        return None
+    mark: Mark | None = quote.get(MARK)
+    if mark is None and quote.get("ticks") and type(quote["ticks"][0]) is dict:
+        mark = quote["ticks"][0].get(MARK)
+    return mark
+
+
+def _places(ticks: list[Any], of: list[Any]) -> list[int] | None:
+    """Where ticks are among those of a take; None: all of them, as they are there.
+
+    Raises ValueError for one that is not there.
+    """
+    if ticks is of:
+        return None
+    at = {id(tick): place for place, tick in enumerate(of)}
+    places = [at.get(id(tick), -1) for tick in ticks]
+    if -1 in places:
+        raise ValueError("a tick of another take")
+    return None if places == list(range(len(of))) else places
+
+
+_FIELDS: dict[str, Callable[[Any], Any]] = {
+    "type": str,
+    "price": float,
+    "size": float,
+    "time_ns": index,
+    "time": float,
+    "id": index,
+    "side": lambda side: str(side) if isinstance(side, str) else int(side),
+    "count": index,
+}
+"""Fields of a tick, and what the engine makes of them."""
+
+
+def _quoted(quote: Any) -> events.Quoted:
+    """A quote that the engine has taken, as plain numbers and text."""
+    get = quote.get if isinstance(quote, Mapping) else lambda key: getattr(quote, key)
+    last = get("last")
+    return events.Quoted(
+        symbol=str(get("symbol")),
+        ticks=[_ticked(tick) for tick in get("ticks") or ()],
+        last=float(last) if last is not None and _is_number(last) else None,
+    )
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, Real | Decimal) and not isinstance(value, bool)
+
+
+def _ticked(tick: Any) -> dict[str, Any]:
+    if not isinstance(tick, dict):
+        tick = {name: getattr(tick, name) for name in _FIELDS}
+    if tick["type"] not in TICK_TYPES:  # the engine has not looked at the rest
+        return {"type": str(tick["type"])}
+    return {
+        name: read(tick[name])
+        for name, read in _FIELDS.items()
+        if tick.get(name) is not None
+    }
+
+
+_SIDES = {"buy": 1, "sell": -1, "": 0, None: 0}
+
+
+class TappedBars:
+    """A ring of a tapped market."""
+
+    def __init__(self, tap: Tap, market: int, bars: BarWriter) -> None:
+        self._tap, self._market, self._bars = tap, market, bars
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._bars, name)
+
+    def prepend(self, rows: NDArray[np.void]) -> int:
+        """As of the ring."""
+        fitted = self._bars.prepend(rows)
+        event = events.Described(
+            fqme=self._bars.fqme,
+            number=self._market,
+            period=self._bars.period,
+            rows=_whole_rows(rows).tobytes(),
+        )
+        self._tap.write(Kind.MARKET, event)
+        return fitted
+
+
+def _whole_rows(rows: NDArray[np.void]) -> NDArray[np.void]:
+    """Rows with all fields, those that are missing 0."""
+    own = np.zeros(len(rows), OHLCV_DTYPE)
+    for name in set(own.dtype.names or ()) & set(rows.dtype.names or ()):
+        own[name] = rows[name]
+    return own
+
+
+class TappedMarket:
+    """A market of a tapped engine."""
+
+    def __init__(self, tap: Tap, number: int, market: Market) -> None:
+        self.tap = tap
+        self.number = number
+        self.market = market
+        self.fqme = market.fqme
+        self.bars = {
+            period: TappedBars(tap, number, bars)
+            for period, bars in market.bars.items()
+        }
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.market, name)
+
+    def set_status(
+        self, status: str, *, since_ns: int | None = None, reason: str = ""
+    ) -> None:
+        """As of the market."""
+        self.market.set_status(status, since_ns=since_ns, reason=reason)
+        said = events.Said(
+            fqme=self.fqme, status=status, since_ns=since_ns, reason=reason
+        )
+        self.tap.write(Kind.STATUS, said)
+
+    def set_sessions(self, sessions: Any) -> None:
+        """As of the market."""
+        self.market.set_sessions(sessions)
+        event = events.Described(
+            fqme=self.fqme,
+            number=self.number,
+            hours=True,
+            sessions=events.encode_sessions(sessions),
+        )
+        self.tap.write(Kind.MARKET, event)
+
+    def add_gap(
+        self, *, start_ns: int, end_ns: int, cause: str, repaired: bool = False
+    ) -> None:
+        """As of the market."""
+        self.market.add_gap(
+            start_ns=start_ns, end_ns=end_ns, cause=cause, repaired=repaired
+        )
+        gap = events.Gap(
+            fqme=self.fqme,
+            start_ns=int(start_ns),
+            end_ns=int(end_ns),
+            cause=str(cause),
+            repaired=bool(repaired),
+        )
+        self.tap.write(Kind.GAP, gap)
+
+
+class TappedEngine:
+    """An engine all of whose changes are written down."""
+
+    def __init__(self, tap: Tap, engine: FeedEngine) -> None:
+        self.tap = tap
+        self._engine = engine
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._engine, name)
+
+    def add_market(self, fqme: str, **options: Any) -> TappedMarket:
+        """As of the engine; what its rings had before is written, too."""
+        market = self._engine.add_market(fqme, **options)
+        number = self.tap.number(market.fqme, market.symbol)
+        described = events.Described(
+            fqme=market.fqme,
+            number=number,
+            about=options.pop("about", b""),
+            sessions=events.encode_sessions(options.pop("sessions", None)),
+            options=options,
+        )
+        self.tap.write(Kind.MARKET, described)
+        for period, bars in market.bars.items():
+            if bars.head > bars.first:
+                self._note_found(number, market.fqme, period)
+        return TappedMarket(self.tap, number, market)
+
+    def _note_found(self, number: int, fqme: str, period: int) -> None:
+        namespace = self._engine.namespace
+        with attach_bars(fqme, period=period, namespace=namespace) as bars:
+            rows = bars.snapshot(FOUND_ROWS)
+        found = events.Described(
+            fqme=fqme, number=number, period=period, rows=rows.tobytes(), found=True
+        )
+        self.tap.write(Kind.MARKET, found)
+
+    def push(self, quote: Any) -> int:
+        """As of the engine."""
+        taken = self._engine.push(quote)
+        self.tap.push(quote)
+        return taken
+
+    def push_trade(
+        self,
+        market: TappedMarket,
+        time_ns: int,
+        price: float,
+        size: float,
+        id: int = 0,
+        side: int | str | None = 0,
+        count: int = 1,
+    ) -> int:
+        """As of the engine."""
+        given = (time_ns, price, size, id, side, count)
+        taken = self._engine.push_trade(market.market, *given)
+        row = np.zeros(1, TICK_DTYPE)
+        row["type"] = TICK_TYPES["trade"]
+        row["time_ns"], row["price"], row["size"] = time_ns, float(price), float(size)
+        row["id"], row["count"] = id, count
+        row["side"] = side if isinstance(side, int) else _SIDES[side]
+        self.tap.push_ticks(market.number, row)
+        return taken
+
+    def push_ticks(self, market: TappedMarket, array: NDArray[np.void]) -> int:
+        """As of the engine."""
+        taken = self._engine.push_ticks(market.market, array)
+        self.tap.push_ticks(market.number, array)
+        return taken
+
+    def step(self, now_ns: int) -> None:
+        """As of the engine; rows that find no memory are made later, here as there."""
+        try:
+            self._engine.step(now_ns)
+        finally:
+            if not self._engine.closed:
+                self.tap.step(now_ns)
+
+    def send_channel(self) -> EngineChannel:
+        """As of the engine."""
+        return EngineChannel(self)  # type: ignore[arg-type]
+
+
+def tap_of(thing: Any) -> Tap | None:
+    """The tap of a channel or a market's handle, if it has one."""
+    tap = getattr(thing, "tap", None)
+    return tap if isinstance(tap, Tap) else None

@@ -1,0 +1,86 @@
+"""What the tests of journals share: taps into a list, rings and what plays them."""
+
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+import piker_core as pk
+from piker_core.adapter import events
+from piker_core.adapter.played import Counts
+from piker_core.adapter.player import Player
+from piker_core.adapter.tap import Tap, TappedEngine
+from piker_core.journal import Record
+
+Rings = dict[tuple[str, int], NDArray[np.void]]
+
+
+class Tape:
+    """A sink of records that keeps them; while `broken` it loses them."""
+
+    def __init__(self) -> None:
+        self.records: list[Record] = []
+        self.epoch = 0
+        self.broken = False
+        self.connections = 0
+
+    def write(self, kind: int, body: bytes, source: int, time_ns: int = 0) -> None:
+        if self.broken:
+            self.epoch += 1
+            return
+        time_ns = time_ns or time.time_ns()
+        self.records.append(Record(int(kind), time_ns, source, body))
+
+    def number_connection(self) -> int:
+        self.connections += 1
+        return self.connections
+
+
+@contextmanager
+def tapped(
+    tape: Tape, namespace: str, *, provider: str = "kraken", module: str = ""
+) -> Iterator[Any]:
+    """An engine whose calls are written on a tape."""
+    with pk.open_engine(provider, namespace=namespace, tick_capacity=4096) as engine:
+        began = events.Began(provider=provider, engine=1, module=module)
+        tap = Tap(tape, began, frames=bool(module))
+        yield TappedEngine(tap, engine)
+        tap.end()
+
+
+def play(records: Iterable[Record], namespace: str) -> tuple[Rings, Counts]:
+    """The rings that records give, in a namespace that is removed again."""
+    try:
+        with Player(namespace) as player:
+            for record in records:
+                player.play(record)
+        return rings(player.markets, namespace), player.counts
+    finally:
+        pk.remove_segments(namespace)
+
+
+def rings(fqmes: Iterable[str], namespace: str) -> Rings:
+    """All rows of some markets."""
+    found = {}
+    for fqme in fqmes:
+        for period in (1, 60):
+            with pk.attach_bars(fqme, period=period, namespace=namespace) as bars:
+                found[fqme, period] = bars.snapshot(bars.head - bars.first)
+    return found
+
+
+def unequal(one: Rings, other: Rings) -> list[str]:
+    """Rings that are not the same bit for bit, with the first row that differs."""
+    wrong = []
+    for key in sorted(one.keys() | other.keys()):
+        mine, its = one.get(key), other.get(key)
+        if mine is None or its is None or len(mine) != len(its):
+            lengths = [None if each is None else len(each) for each in (mine, its)]
+            wrong.append(f"{key}: rows {lengths}")
+        elif mine.tobytes() != its.tobytes():
+            place = int(np.flatnonzero(mine != its)[0])
+            wrong.append(f"{key}, row {place}: {mine[place]} and {its[place]}")
+    return wrong
