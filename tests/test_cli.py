@@ -23,6 +23,7 @@ COMMANDS = (
     "new-provider",
     "segments",
     "doctor",
+    "history",
 )
 
 

@@ -11,8 +11,9 @@ import trio
 import trio.testing
 
 import piker_core as pk
-from piker_core import history
-from piker_core.history import Pace, backfill
+from piker_core import frames, history
+from piker_core.frames import Pace
+from piker_core.history import backfill
 
 FQME = "xbtusd.kraken"
 NS = 1_000_000_000
@@ -173,7 +174,7 @@ async def test_a_venue_that_goes_on_failing_ends_it(
     with pk.open_engine("kraken", tick_capacity=64) as engine:
         market, _ring = open_ring(engine, now_s)
         assert await backfill(book.get_ohlc, market, 1, 200, fast()) == 0
-    assert len(book.calls) == history.TRIES
+    assert len(book.calls) == frames.TRIES
 
 
 async def test_seconds_between_history_and_the_first_live_row_are_flat(
@@ -210,7 +211,7 @@ async def test_a_minute_that_ended_while_the_feed_opened_is_not_taken_for_flat(
     with pk.open_engine("kraken", tick_capacity=64) as engine:
         market = engine.add_market(FQME, periods=(60,), capacity={60: 500})
 
-        async def get_ohlc(timeframe: float, end_dt: Any) -> Any:
+        async def get_ohlc(timeframe: float, end_dt: Any, **_: Any) -> Any:
             rows = five_minutes(min(end_dt.timestamp(), clock[0]))
             if clock[0] < minute + 60:  # the next minute begins, and trades
                 clock[0] = minute + 60.2
@@ -238,7 +239,7 @@ async def test_history_waits_for_a_feed_that_is_slow_to_be_live(
         market = engine.add_market(FQME, periods=(60,), capacity={60: 500})
         market.set_status("backfilling")
 
-        async def get_ohlc(timeframe: float, end_dt: Any) -> Any:
+        async def get_ohlc(timeframe: float, end_dt: Any, **_: Any) -> Any:
             return five_minutes(min(end_dt.timestamp(), clock[0])), None, None
 
         async with trio.open_nursery() as nursery:

@@ -26,7 +26,10 @@ FLOORS = {
         *("control", "control_server", "control_socket", "cutoff"),
         *("adapter", "simulation", "store"),
     ),
-    4: ("feed", "feeder", "history", "quotes", "source", "stream"),
+    4: (
+        *("feed", "feeder", "quotes", "source", "stream"),
+        *("backfill", "frames", "history", "keeper"),
+    ),
     5: ("conformance",),
     6: ("__main__", "cli"),
 }

@@ -19,6 +19,8 @@ from piker_core.provider import is_provider, provider_names
 
 T = TypeVar("T", bound=msgspec.Struct)
 Table = dict[str, Any]
+_OURS = ("feed", "store")
+"""Tables that are not a provider's."""
 
 
 class Secret:
@@ -44,12 +46,32 @@ class FeedConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`[feed]`: how feeds start and what they fetch.
 
     `first_quote_s`: longest wait for a provider's first quotes; `seconds_back` and
-    `minutes_back`: how many 1 s and 60 s rows are back-filled below the live ones.
+    `minutes_back`: how many 1 s and 60 s rows are back-filled below the live ones;
+    `store`: URL of the store that rows are kept in, none if empty.
     """
 
     first_quote_s: float = 20.0
     seconds_back: int = 3600
     minutes_back: int = 720
+    store: str = ""
+
+
+class StoreConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`[store]`: the store that commands use where none is named.
+
+    `url`: as `open_store` takes it; if empty, Parquet files in the user's data folder.
+    """
+
+    url: str = ""
+
+
+def default_store_url(environ: Mapping[str, str] = os.environ) -> str:
+    """The store that is used where none is named. Raises ConfigError."""
+    url = load_section("store", StoreConfig, environ=environ).url
+    if url:
+        return url
+    home = environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
+    return f"parquet://{(Path(home) / 'piker-core' / 'store').absolute()}"
 
 
 def config_path(environ: Mapping[str, str] = os.environ) -> Path:
@@ -103,8 +125,8 @@ def _read(path: Path) -> Table:
 
 def _check_tables(tables: Table, name: str, path: Path) -> None:
     for table in tables:
-        if table not in ("feed", name) and not is_provider(table):
-            known = {"feed", name, *provider_names()}
+        if table not in (*_OURS, name) and not is_provider(table):
+            known = {*_OURS, name, *provider_names()}
             raise ConfigError(
                 f"{path}: unknown table [{table}]; allowed: {', '.join(sorted(known))}"
             )

@@ -7,9 +7,10 @@ attached takes over, with all that anyone who is still there has asked for.
 
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
+import trio
 
 from piker_core.config import FeedConfig, load_section
 from piker_core.core.rings import BarReader, attach_bars, checked_namespace
@@ -20,6 +21,9 @@ from piker_core.quotes import Quote, QuoteStream
 from piker_core.source import Source
 from piker_core.symbols import MktPair, parse_fqme
 from piker_core.tasks import open_nursery
+
+if TYPE_CHECKING:
+    from piker_core.store.protocol import Store
 
 
 class Flume(msgspec.Struct, frozen=True):
@@ -87,6 +91,7 @@ async def open_feed(
     *,
     tick_throttle: float | None = None,
     namespace: str | None = None,
+    store: str | None = None,
 ) -> AsyncIterator[Feed]:
     """Open markets, by names such as `xbtusd.kraken`, for as long as the block lasts.
 
@@ -111,14 +116,21 @@ async def open_feed(
         wanted.setdefault(provider, []).append(symbol)
     if not wanted:
         raise ValueError("open_feed() needs at least one market name")
-    sources = [
-        Source(
-            find_provider(name), name, symbols=symbols, namespace=space, config=config
-        )
-        for name, symbols in wanted.items()
-    ]
-    feed = Feed(sources, tick_throttle)
-    async with open_nursery() as nursery:
+    providers = {name: find_provider(name) for name in wanted}
+    url = config.store if store is None else store
+    async with _open_store(url) as kept, open_nursery() as nursery:
+        sources = [
+            Source(
+                providers[name],
+                name,
+                symbols=symbols,
+                namespace=space,
+                config=config,
+                store=kept,
+            )
+            for name, symbols in wanted.items()
+        ]
+        feed = Feed(sources, tick_throttle)
         for source in sources:
             nursery.start_soon(source.run)
         for source in sources:
@@ -133,6 +145,21 @@ async def open_feed(
                 flume.hist.close()
                 flume.ticks.close()
             nursery.cancel_scope.cancel()
+
+
+@asynccontextmanager
+async def _open_store(url: str) -> AsyncIterator["Store | None"]:
+    if not url:
+        yield None
+        return
+    from piker_core.store import open_store
+
+    store = await trio.to_thread.run_sync(open_store, url)
+    try:
+        yield store
+    finally:
+        with trio.CancelScope(shield=True):
+            await trio.to_thread.run_sync(store.close)
 
 
 def _open_flumes(source: Source) -> dict[str, Flume]:

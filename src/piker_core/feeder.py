@@ -10,21 +10,27 @@ from collections import Counter
 from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import trio
 
+from piker_core.backfill import limits_pace
 from piker_core.calendars import engine_sessions
 from piker_core.config import FeedConfig
 from piker_core.core.engine import FeedEngine, Market
 from piker_core.core.rings import attach_bars
 from piker_core.core.ticks import attach_ticks
 from piker_core.errors import DataThrottle, NotFound, PikerError
-from piker_core.history import Pace, backfill
+from piker_core.frames import Pace
+from piker_core.history import backfill, open_no_history
+from piker_core.keeper import open_keeper
 from piker_core.stream import LIVE_S, Quote, Stream, silence, tell
 from piker_core.symbols import Asset, MktPair
 from piker_core.tasks import open_nursery
+
+if TYPE_CHECKING:
+    from piker_core.store.protocol import Store
 
 NS = 1_000_000_000
 MOST_ABOUT = 511
@@ -36,14 +42,22 @@ Options = dict[str, Any]
 
 
 class Feeder:
-    """Feeds markets of one provider into one engine, while they are leased."""
+    """Feeds markets of one provider into one engine, while they are leased.
+
+    Their history comes from a `store`, if there is one, and their rows are kept in it.
+    """
 
     def __init__(
-        self, provider: ModuleType, engine: FeedEngine, config: FeedConfig
+        self,
+        provider: ModuleType,
+        engine: FeedEngine,
+        config: FeedConfig,
+        store: "Store | None" = None,
     ) -> None:
         self.provider = provider
         self.engine = engine
         self.config = config
+        self.store = store
         self.markets: dict[str, Market] = {}
         """Those whose rings are open, fed or not."""
         self._streams: dict[str, Stream] = {}
@@ -62,7 +76,10 @@ class Feeder:
         self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
     ) -> None:
         """Step the engine's clock and feed what is leased, until cancelled."""
-        async with open_nursery() as self._nursery:
+        async with (
+            open_keeper(self.engine, self.store, self.markets),
+            open_nursery() as self._nursery,
+        ):
             self._nursery.start_soon(run_clock, self.engine)
             task_status.started()
 
@@ -210,7 +227,8 @@ class Feeder:
 
     def _ready(self, symbol: str) -> None:
         """A market has its first quote: what happened before may be fetched."""
-        if symbol in self._backfills or not hasattr(self.provider, HISTORY):
+        history = self.store is not None or hasattr(self.provider, HISTORY)
+        if symbol in self._backfills or not history:
             return
         assert self._nursery is not None
         scope = self._backfills[symbol] = trio.CancelScope()
@@ -221,15 +239,17 @@ class Feeder:
     ) -> None:
         """Both rings of a market; whatever goes wrong, the feed goes on."""
         back = {60: self.config.minutes_back, 1: self.config.seconds_back}
+        open_client = getattr(self.provider, HISTORY, open_no_history)
         try:
             with scope:
-                async with self.provider.open_history_client(symbol) as (ask, limits):
+                async with open_client(symbol) as (ask, limits):
                     if self._pace is None:
-                        erlangs, rate = limits.get("erlangs", 1), limits.get("rate", 1)
-                        self._pace = Pace(erlangs, rate)
+                        self._pace = limits_pace(limits)
                     for period, rows in back.items():
                         if rows > 0 and period in market.bars:
-                            await backfill(ask, market, period, rows, self._pace)
+                            await backfill(
+                                ask, market, period, rows, self._pace, store=self.store
+                            )
         except PikerError as error:
             log.warning("%s: back-fill ended: %s", market.fqme, error)
         except Exception:

@@ -1,26 +1,26 @@
-"""Back-fill: history, newest first, put below the live rows while they flow."""
+"""Back-fill of rings: history, newest first, put below the live rows while they flow.
+
+It comes from a store, as far as that has it, and for the rest from the venue (frames).
+"""
 
 import logging
 import time
-from collections.abc import Awaitable, Callable
-from typing import Any
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Never
 
 import numpy as np
-import pendulum
 import trio
-from numpy.typing import NDArray
 
+from piker_core.backfill import missing_spans
 from piker_core.core.engine import BarWriter, Market
 from piker_core.dtypes import OHLCV_DTYPE, BarFlag
-from piker_core.errors import DataThrottle, DataUnavailable, NoData, ProviderError
-from piker_core.tasks import Backoff
+from piker_core.errors import DataUnavailable, PikerError
+from piker_core.frames import FRAME_ROWS, Fetch, GetOhlc, Pace, Rows, Span
 
-Rows = NDArray[np.void]
-GetOhlc = Callable[..., Awaitable[tuple[Rows, Any, Any]]]
-TRIES = 6
-"""How often one frame is asked for before the back-fill is given up."""
-EMPTY_FRAMES = 50
-"""How many empty spans in a row are stepped over."""
+if TYPE_CHECKING:
+    from piker_core.store.protocol import Store
+
 BEGIN_S = 30.0
 """Longest wait for a market to be live and its first gap repaired."""
 CATCH_UP_S = (1.0, 2.0, 4.0)
@@ -32,82 +32,167 @@ NS = 1_000_000_000
 log = logging.getLogger("piker_core.history")
 
 
-class Pace:
-    """At most `erlangs` requests at once and `rate` a second, for all of a provider."""
+@asynccontextmanager
+async def open_no_history(
+    symbol: str,
+) -> AsyncIterator[tuple[GetOhlc, dict[str, float]]]:
+    """The history client of a provider that has none: all there is, is in a store."""
 
-    def __init__(self, erlangs: int = 1, rate: float = 1.0) -> None:
-        self._slots = trio.CapacityLimiter(max(int(erlangs), 1))
-        self._interval_s = 1.0 / rate if rate > 0 else 0.0
-        self._next_s = 0.0
+    async def get_ohlc(*_: object, **__: object) -> Never:
+        raise DataUnavailable(f"the provider has no history of {symbol}")
 
-    async def call(self, get_ohlc: GetOhlc, period: int, end_s: int) -> Rows:
-        """One frame that ends before `end_s`, when it is its turn."""
-        async with self._slots:
-            now_s = trio.current_time()
-            start_s = max(now_s, self._next_s)
-            self._next_s = start_s + self._interval_s
-            await trio.sleep(start_s - now_s)
-            end_dt = pendulum.from_timestamp(end_s)
-            rows, _, _ = await get_ohlc(float(period), end_dt=end_dt)
-        return rows[rows["time"] < end_s]
+    yield get_ohlc, {}
 
 
 async def backfill(
-    get_ohlc: GetOhlc, market: Market, period: int, rows_back: int, pace: Pace
+    get_ohlc: GetOhlc,
+    market: Market,
+    period: int,
+    rows_back: int,
+    pace: Pace,
+    *,
+    store: "Store | None" = None,
 ) -> int:
     """Prepend history until the ring reaches `rows_back` periods before now.
 
-    How many rows were added. Stops early where there is no older history; a venue that
-    goes on failing ends it with a warning, and what was fetched stays.
+    How many rows were added. The venue is asked only for what the store lacks. Stops
+    early where there is no older history; a venue that goes on failing ends it with a
+    warning, and what was fetched or is in the store is there nevertheless.
     """
     ring = market.bars[period]
     await _wait_begun(market, ring)
-    oldest_s = int(time.time()) - rows_back * period
+    oldest_s = -(-(int(time.time()) - rows_back * period) // period) * period
     end_s = _end_s(ring)
-    added, empty, frame_s = 0, 0, 600 * period
-    while end_s > oldest_s and empty < EMPTY_FRAMES:
-        rows = await _frame(get_ohlc, ring, end_s, pace)
-        if rows is None:
-            break
-        if not len(rows):
-            empty += 1
-            end_s -= frame_s
-            continue
-        empty, frame_s = 0, len(rows) * period
-        for wait_s in CATCH_UP_S:
-            if added or not _lags(rows, market, ring):
-                break
-            await trio.sleep(wait_s)
-            newer = await _frame(get_ohlc, ring, _end_s(ring), pace)
-            rows = rows if newer is None or not len(newer) else newer
-        rows = _joined(rows[rows["time"] >= oldest_s], market, ring)
-        if not len(rows) or ring.prepend(rows) < len(rows):
-            break
-        added += len(rows)
-        end_s = _first_s(ring)
-    log.info("%s: %d rows of %d s back-filled", ring.fqme, added, period)
-    return added
+    if oldest_s >= end_s:
+        return 0
+    kept = await _stored(store, ring, oldest_s, end_s)
+    stitch = Stitch(market, ring, oldest_s, end_s, kept=kept)
+    fetch = Fetch(get_ohlc, period, pace, name=ring.fqme)
+    try:
+        with stitch.scope:
+            await _fill(fetch, stitch, kept)
+    except PikerError as error:
+        log.warning("%s: back-fill of %d s rows ended: %s", ring.fqme, period, error)
+        stitch.close()
+    log.info("%s: %d rows of %d s back-filled", ring.fqme, stitch.added, period)
+    return stitch.added
 
 
-async def _frame(
-    get_ohlc: GetOhlc, ring: BarWriter, end_s: int, pace: Pace
-) -> Rows | None:
-    """One frame; empty where there are none, None where there will never be any."""
-    backoff = Backoff(0.5, 10.0)
-    for _ in range(TRIES):
+async def _stored(
+    store: "Store | None", ring: BarWriter, start_s: int, end_s: int
+) -> Rows:
+    if store is not None:
         try:
-            return await pace.call(get_ohlc, ring.period, end_s)
-        except NoData:
-            return np.zeros(0, OHLCV_DTYPE)
-        except DataUnavailable:
-            return None
-        except DataThrottle as error:
-            await trio.sleep(error.retry_after)
-        except ProviderError as error:
-            log.warning("%s: history of %d s: %s", ring.fqme, ring.period, error)
-            await trio.sleep(backoff.next_s())
-    log.warning("%s: back-fill of %d s rows given up", ring.fqme, ring.period)
-    return None
+            return await trio.to_thread.run_sync(
+                store.read_ohlcv, ring.fqme, ring.period, start_s, end_s
+            )
+        except PikerError as error:
+            log.warning("%s: history comes from the venue: %s", ring.fqme, error)
+    return np.zeros(0, OHLCV_DTYPE)
+
+
+async def _fill(fetch: Fetch, stitch: "Stitch", kept: Rows) -> None:
+    """What is kept, and what the venue has between it."""
+    spans = missing_spans(kept, fetch.period, stitch.oldest_s, stitch.end_s)
+    start_s = stitch.oldest_s
+    for span in [*spans, Span(stitch.end_s, stitch.end_s)]:
+        stitch.put(kept[:0], start_s, span.start_s)
+        start_s = span.end_s
+    frame_rows = 0
+    if spans and spans[-1].end_s == stitch.end_s:
+        span, frame_rows = await _newest(fetch, stitch, spans.pop())
+        spans.append(span)
+    await fetch.run(spans, stitch.take, frame_rows=frame_rows)
+
+
+async def _newest(fetch: Fetch, stitch: "Stitch", span: Span) -> tuple[Span, int]:
+    """The frame before the feed's own rows: what is left of its span, its rows.
+
+    The venue may not have finished its newest rows when they are asked for first.
+    """
+    long = span.end_s - span.start_s > FRAME_ROWS * fetch.period
+    found = await _asked(fetch, span.end_s, None if long else span.start_s)
+    if not len(found):
+        return span, FRAME_ROWS if long else 0
+    for wait_s in CATCH_UP_S:
+        if not stitch.lags(found):
+            break
+        await trio.sleep(wait_s)
+        after_s, end_s = int(found["time"][-1]) + fetch.period, _end_s(stitch.ring)
+        newer = await _asked(fetch, end_s, after_s)
+        found = np.concatenate([found, newer[newer["time"] >= after_s]])
+    rows = found[found["time"] >= span.start_s]
+    first_s = int(rows["time"][0]) if len(rows) == len(found) else span.start_s
+    stitch.put(rows, first_s, span.end_s)
+    return Span(span.start_s, first_s), len(found) if long else 0
+
+
+async def _asked(fetch: Fetch, end_s: int, start_s: int | None) -> Rows:
+    try:
+        return await fetch.ask(end_s, start_s)
+    except DataUnavailable:
+        return np.zeros(0, OHLCV_DTYPE)
+
+
+class Stitch:
+    """Puts spans of rows into a ring, newest first, whatever order they come in.
+
+    They are spans from `oldest_s` to `end_s` that do not overlap. `kept`: rows that
+    are known already, and stand where a span has none. `scope` is cancelled when the
+    ring has no room for more.
+    """
+
+    def __init__(
+        self, market: Market, ring: BarWriter, oldest_s: int, end_s: int, *, kept: Rows
+    ) -> None:
+        self.ring = ring
+        self.oldest_s, self.end_s = oldest_s, end_s
+        self.added = 0
+        self.scope = trio.CancelScope()
+        self._market = market
+        self._kept = kept
+        self._waiting: dict[int, tuple[Rows, int]] = {}
+        self._next_s = end_s
+
+    async def take(self, rows: Rows, start_s: int, end_s: int) -> None:
+        """`put` for a fetch; a checkpoint."""
+        self.put(rows, start_s, end_s)
+        await trio.lowlevel.checkpoint()
+
+    def put(self, rows: Rows, start_s: int, end_s: int) -> None:
+        """All rows of a span: into the ring once what is newer is there."""
+        if start_s == end_s:
+            return
+        self._waiting[end_s] = self._with_kept(rows, start_s, end_s), start_s
+        while self._next_s in self._waiting:
+            rows, self._next_s = self._waiting.pop(self._next_s)
+            self._prepend(rows)
+
+    def _with_kept(self, rows: Rows, start_s: int, end_s: int) -> Rows:
+        first, after = np.searchsorted(self._kept["time"], [start_s, end_s])
+        kept = self._kept[first:after]
+        more = kept[~np.isin(kept["time"], rows["time"])]
+        if not len(more):
+            return rows
+        both = np.concatenate([rows, more])
+        return both[np.argsort(both["time"])]
+
+    def close(self) -> None:
+        """Put in what waits for spans that will not come."""
+        for end_s in sorted(self._waiting, reverse=True):
+            self._prepend(self._waiting.pop(end_s)[0])
+
+    def _prepend(self, rows: Rows) -> None:
+        rows = _joined(rows, self._market, self.ring)
+        room = self.scope.cancel_called is False
+        added = self.ring.prepend(rows) if len(rows) and room else 0
+        self.added += added
+        if added < len(rows):
+            self.scope.cancel()
+
+    def lags(self, rows: Rows) -> bool:
+        """Whether the venue has not yet finished the rows before the feed's own."""
+        return _lags(rows, self._market, self.ring)
 
 
 def _first_s(ring: BarWriter) -> int:

@@ -15,7 +15,7 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import trio
@@ -41,6 +41,9 @@ from piker_core.feeder import Feeder
 from piker_core.stream import LIVE_S, Quote
 from piker_core.tasks import Backoff, open_nursery
 
+if TYPE_CHECKING:
+    from piker_core.store.protocol import Store
+
 LOOK_S = 0.2
 """How often it is looked whether the writer is alive, beside what tells at once."""
 BEAT_NS = 2_500_000_000
@@ -65,12 +68,14 @@ class Source:
         symbols: list[str],
         namespace: str,
         config: FeedConfig,
+        store: "Store | None" = None,
     ) -> None:
         self.provider = provider
         self.name = name
         self.symbols = symbols
         self.namespace = namespace
         self.config = config
+        self.store = store
         self.role = "reader"
         self.first_quotes: dict[str, Quote] = {}
         self.opened = trio.Event()
@@ -118,7 +123,7 @@ class Source:
             server.listening() as path,
         ):
             left = self._left(path is not None)
-            feeder = Feeder(self.provider, engine, self.config)
+            feeder = Feeder(self.provider, engine, self.config, self.store)
             self.role, self._feeder = "writer", feeder
             try:
                 async with open_nursery() as nursery:

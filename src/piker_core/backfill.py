@@ -1,0 +1,151 @@
+"""Back-fill of a store: what it lacks of a market is fetched and written.
+
+What is in the store is not asked for again, so a back-fill that was ended, killed or
+cut off goes on where it stopped: each span is stored as soon as it has come. Rows that
+are placeholders or lack trades (SYNTHETIC_GAP, PARTIAL) count as missing.
+
+That a span is empty for good is not remembered: the next run asks for a hole again,
+with a request for each frame that it is long.
+"""
+
+import time
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
+
+import msgspec
+import numpy as np
+import trio
+
+from piker_core.dtypes import BarFlag
+from piker_core.errors import PikerError
+from piker_core.frames import Fetch, GetOhlc, Pace, Rows, Span
+from piker_core.provider import find_provider
+from piker_core.symbols import parse_fqme
+
+if TYPE_CHECKING:
+    from piker_core.store.protocol import Store
+
+UNSURE = int(BarFlag.SYNTHETIC_GAP | BarFlag.PARTIAL)
+"""Rows with these flags do not say all of what traded."""
+
+
+class Filled(msgspec.Struct, kw_only=True):
+    """How far a back-fill has come.
+
+    `wanted_s` was missing; of that `covered_s` has been answered, with so many `rows`,
+    of which `changed` were new or other ones to the store. `holes` are spans of which
+    the venue has no rows, in order at the end; `begins_s`: nothing is older than that.
+    """
+
+    wanted_s: int = 0
+    covered_s: int = 0
+    rows: int = 0
+    changed: int = 0
+    requests: int = 0
+    begins_s: int | None = None
+    holes: list[tuple[int, int]] = []
+
+
+Tell = Callable[[Filled], None]
+
+
+async def fill_store(
+    store: "Store",
+    fqme: str,
+    period: int,
+    *,
+    start_s: int,
+    end_s: int | None = None,
+    tell: Tell | None = None,
+) -> Filled:
+    """Fetch from the market's provider what a store lacks of start <= time < end.
+
+    Up to the last row that is over, by default. `tell` is called, from this task's
+    thread, after each request. Raises NotFound for an unknown provider or market,
+    ProviderError when the venue goes on failing, StoreError: what came before is
+    stored then. So it is when this is cancelled.
+    """
+    symbol, name = parse_fqme(fqme)
+    provider = find_provider(name)
+    if not hasattr(provider, "open_history_client"):
+        raise PikerError(f"provider {name} has no history: it cannot fill a store")
+    async with provider.open_history_client(symbol) as (get_ohlc, limits):
+        pace = limits_pace(limits)
+        return await fill(
+            get_ohlc,
+            store,
+            fqme,
+            period=period,
+            start_s=start_s,
+            end_s=end_s,
+            pace=pace,
+            tell=tell,
+        )
+
+
+def limits_pace(limits: Mapping[str, float]) -> Pace:
+    """The pace that a provider's history client asks for."""
+    return Pace(int(limits.get("erlangs", 1)), limits.get("rate", 1))
+
+
+async def fill(
+    get_ohlc: GetOhlc,
+    store: "Store",
+    fqme: str,
+    *,
+    period: int,
+    start_s: int,
+    end_s: int | None,
+    pace: Pace,
+    tell: Tell | None = None,
+) -> Filled:
+    """The same with calls of an open history client."""
+    now_s = int(time.time()) // period * period
+    end_s = now_s if end_s is None else min(-(-end_s // period) * period, now_s)
+    start_s = -(-max(start_s, 0) // period) * period
+    kept = await trio.to_thread.run_sync(store.read_ohlcv, fqme, period, start_s, end_s)
+    spans = missing_spans(kept, period, start_s, end_s)
+    fetch = Fetch(get_ohlc, period, pace, name=fqme)
+    filled = Filled(wanted_s=sum(span.end_s - span.start_s for span in spans))
+
+    async def take(rows: Rows, start_s: int, end_s: int) -> None:
+        rows["flags"] |= int(BarFlag.BACKFILLED)
+        if len(rows):
+            changed = await trio.to_thread.run_sync(
+                store.write_ohlcv, fqme, period, rows
+            )
+            filled.changed += changed
+        filled.rows += len(rows)
+        filled.covered_s += end_s - start_s
+        filled.requests, filled.begins_s = fetch.requests, fetch.begins_s
+        empty = missing_spans(rows, period, start_s, end_s, unsure=0)
+        filled.holes += [(span.start_s, span.end_s) for span in empty]
+        if tell is not None:
+            tell(filled)
+
+    await fetch.run(spans, take)
+    filled.holes = merged_spans(filled.holes)
+    return filled
+
+
+def missing_spans(
+    rows: Rows, period: int, start_s: int, end_s: int, *, unsure: int = UNSURE
+) -> list[Span]:
+    """Spans of start <= time < end without a row, or with one that is `unsure`."""
+    times = rows["time"][(rows["flags"] & unsure) == 0]
+    times = times[(start_s <= times) & (times < end_s)]
+    starts = np.concatenate([[start_s], times + period])
+    ends = np.append(times, end_s)
+    lost = np.flatnonzero(starts < ends).tolist()
+    return [Span(int(starts[n]), int(ends[n])) for n in lost]
+
+
+def merged_spans(spans: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Spans in order; those that touch are one."""
+    merged: list[tuple[int, int]] = []
+    for start_s, end_s in sorted(spans):
+        if merged and merged[-1][1] >= start_s:
+            merged[-1] = (merged[-1][0], max(merged[-1][1], end_s))
+        else:
+            merged.append((start_s, end_s))
+    return merged
