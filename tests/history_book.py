@@ -49,7 +49,7 @@ class Book:
         rows = np.zeros(len(times), pk.OHLCV_DTYPE)
         rows["time"] = times
         for field in ("open", "high", "low", "close", "bar_wap"):
-            rows[field] = 10.0 + times // period % 97
+            rows[field] = 10.0 + times * 2_654_435_761 % 1_000_003 / 7
         rows["volume"], rows["count"] = 1.0, 1
         return rows
 

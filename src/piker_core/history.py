@@ -60,12 +60,14 @@ async def backfill(
     warning, and what was fetched or is in the store is there nevertheless.
     """
     ring = market.bars[period]
-    await _wait_begun(market, ring)
     oldest_s = -(-(int(time.time()) - rows_back * period) // period) * period
+    kept = await _stored(store, ring, oldest_s)
+    await _wait_begun(market, ring)
     end_s = _end_s(ring)
     if oldest_s >= end_s:
         return 0
-    kept = await _stored(store, ring, oldest_s, end_s)
+    newest_s = end_s if ring.times() else end_s - period  # see _newest
+    kept = kept[kept["time"] < newest_s]
     stitch = Stitch(market, ring, oldest_s, end_s, kept=kept)
     fetch = Fetch(get_ohlc, period, pace, name=ring.fqme)
     try:
@@ -78,13 +80,11 @@ async def backfill(
     return stitch.added
 
 
-async def _stored(
-    store: "Store | None", ring: BarWriter, start_s: int, end_s: int
-) -> Rows:
+async def _stored(store: "Store | None", ring: BarWriter, start_s: int) -> Rows:
     if store is not None:
         try:
             return await trio.to_thread.run_sync(
-                store.read_ohlcv, ring.fqme, ring.period, start_s, end_s
+                store.read_ohlcv, ring.fqme, ring.period, start_s
             )
         except PikerError as error:
             log.warning("%s: history comes from the venue: %s", ring.fqme, error)
@@ -111,7 +111,7 @@ async def _newest(fetch: Fetch, stitch: "Stitch", span: Span) -> tuple[Span, int
     The venue may not have finished its newest rows when they are asked for first.
     """
     long = span.end_s - span.start_s > FRAME_ROWS * fetch.period
-    found = await _asked(fetch, span.end_s, None if long else span.start_s)
+    found = await _asked(fetch, _end_s(stitch.ring), None if long else span.start_s)
     if not len(found):
         return span, FRAME_ROWS if long else 0
     for wait_s in CATCH_UP_S:

@@ -17,7 +17,7 @@ from piker_core.store.protocol import Store
 from piker_core.tasks import open_nursery
 
 TELL_S, NOTE_S = 1.0, 10.0
-"""How often progress is told at most: to programs, and on a standard error."""
+"""How often progress is told at most: to programs, and to people without a terminal."""
 
 
 def fetch_history(
@@ -75,7 +75,7 @@ class Progress:
         self._task: Any = None
 
     def __enter__(self) -> Self:
-        if sys.stderr.isatty() and not self._out.json:
+        if sys.stdout.isatty() and not self._out.json:
             self._bar = _progress_bar()
             self._task = self._bar.add_task(
                 self._about["fqme"], total=None, rate="", holes=""
@@ -90,7 +90,7 @@ class Progress:
             for start_s, end_s in self._filled.holes if self.complete else ():
                 self._out.record("hole", start_s=start_s, end_s=end_s)
             self._out.record("history", **self._about, **self._figures())
-        else:
+        elif self.complete or self._filled.covered_s:
             self._out.line(self._summary())
 
     def tell(self, filled: Filled) -> None:
@@ -168,7 +168,6 @@ def _counted(count: int, word: str) -> str:
 
 
 def _progress_bar() -> Any:
-    from rich.console import Console
     from rich.progress import (
         BarColumn,
         TaskProgressColumn,
@@ -184,5 +183,4 @@ def _progress_bar() -> Any:
         TextColumn("{task.fields[rate]}"),
         TimeRemainingColumn(),
         TextColumn("{task.fields[holes]}"),
-        console=Console(stderr=True),
     )

@@ -1,6 +1,6 @@
 """The store that is a folder of Parquet files, which any other tool reads, too."""
 
-import os
+import logging
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,7 +11,6 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from piker_core.dtypes import OHLCV_DTYPE
 from piker_core.errors import StoreError
 from piker_core.store import parquet_files as files
 from piker_core.store.parquet_folder import (
@@ -19,11 +18,14 @@ from piker_core.store.parquet_folder import (
     Partition,
     replace,
     stored_series,
+    sweep,
     sync_folder,
 )
+from piker_core.store.parquet_reading import read_summary, read_tables
 from piker_core.store.protocol import Series
 from piker_core.store.rows import (
     END_S,
+    HOLE_DTYPE,
     NS,
     checked_fqme,
     checked_period,
@@ -32,12 +34,10 @@ from piker_core.store.rows import (
     holes,
     joined,
     merged,
-    numbered,
 )
 
 PREFIX = "parquet://"
-Key = tuple[int, int, int]
-"""Of a file that has not been replaced: inode, time of change, size."""
+log = logging.getLogger("piker_core.store")
 
 
 class ParquetStore:
@@ -56,36 +56,31 @@ class ParquetStore:
         _check_folder(path)
         self.root = path
         self._made: set[Path] = set()
-        self._known: dict[Path, tuple[Key, files.Summary]] = {}
+        self._said: set[Path] = set()
         self._lock = threading.Lock()
         self._open = True
+        self._swept = False
 
     def write_ohlcv(self, fqme: str, period: int, rows: NDArray[np.void]) -> int:
         folder = self._folder(fqme, period)
-        own = checked_rows(rows, checked_period(period))
+        own = checked_rows(rows, folder.period)
         if not len(own):
             return 0
-        with _trouble(folder.market_path, "written"), folder.locked():
+        with self._writing(folder):
             return sum(
-                self._write(folder, fqme, period, partition, part)
+                self._write(folder, partition, part)
                 for partition, part in _parts(folder, own)
             )
 
     def _write(
-        self,
-        folder: Folder,
-        fqme: str,
-        period: int,
-        partition: Partition,
-        new: NDArray[np.void],
+        self, folder: Folder, partition: Partition, new: NDArray[np.void]
     ) -> int:
         """Merge rows into one file; how many are new or changed."""
-        old = self._read(partition.path, fqme, period, 0, END_S)
+        old = files.gather(read_tables(folder, [partition.path]))
         rows, changed = merged(old, new)
         if changed:
             folder.make(partition.path.parent)
-            summary = files.summarize(rows, fqme, period, partition.name)
-            replace(partition.path, files.encode(rows, summary))
+            _replace(folder, partition.path, rows)
         return changed
 
     def read_ohlcv(
@@ -98,68 +93,70 @@ class ParquetStore:
         folder = self._folder(fqme, period)
         start, end = checked_range(start_s, end_s)
         with _trouble(folder.path, "read"):
-            parts = [
-                self._read(path, fqme, period, start, end)
-                for path in folder.existing(start, end)
-            ]
-        return numbered(parts[0] if len(parts) == 1 else _together(parts))
-
-    def _read(
-        self,
-        path: Path,
-        fqme: str,
-        period: int,
-        start_s: int,
-        end_s: int,
-        columns: tuple[str, ...] = files.COLUMNS,
-    ) -> NDArray[np.void]:
-        """Rows of a file; none if it is not there."""
-        try:
-            content = path.read_bytes()
-        except FileNotFoundError:
-            return np.zeros(0, OHLCV_DTYPE)
-        try:
-            _check_place(files.verify(content), path, fqme, period)
-            return files.decode(content, start_s, end_s, columns)
-        except files.Damaged as error:
-            raise StoreError(f"{path} {error}{MEND}") from None
+            return files.gather(
+                read_tables(folder, folder.existing(start, end), start, end)
+            )
 
     def series(self) -> list[Series]:
+        self._check_open()
         with _trouble(self.root, "read"):
-            found = [
-                Series(
-                    fqme=fqme,
-                    period=period,
-                    rows=sum(one.rows for one in summaries),
-                    first_s=summaries[0].first_s,
-                    last_s=summaries[-1].last_s,
-                )
-                for fqme, period in stored_series(self.root)
-                if (summaries := self._summaries(fqme, period))
-            ]
-        return sorted(found)
+            found = [self._one_series(*names) for names in stored_series(self.root)]
+        return sorted(one for one in found if one is not None)
+
+    def _one_series(self, fqme: str, period: int) -> Series | None:
+        """What there is of a series; files without a footer are passed over."""
+        folder = self._folder(fqme, period)
+        summaries = []
+        for path in folder.existing(0, END_S):
+            try:
+                summary = read_summary(folder, path)
+            except StoreError as error:
+                self._warn(path, error)
+                continue
+            if summary is not None:
+                summaries.append(summary)
+        if not summaries:
+            return None
+        return Series(
+            fqme=fqme,
+            period=period,
+            rows=sum(one.rows for one in summaries),
+            first_s=summaries[0].first_s,
+            last_s=summaries[-1].last_s,
+        )
 
     def gaps(self, fqme: str, period: int) -> NDArray[np.void]:
         folder = self._folder(fqme, period)
-        starts, ends = [], []
+        starts, ends = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
         before: int | None = None
         with _trouble(folder.path, "read"):
             for path in folder.existing(0, END_S):
-                summary = self._summary(path, fqme, period)
-                if summary is None:
+                span, found = self._holes(folder, path)
+                if not span:
                     continue
-                if before is not None and before + period < summary.first_s:
-                    starts.append(np.array([before + period]))
-                    ends.append(np.array([summary.first_s]))
-                before = summary.last_s
-                if summary.holes:
-                    columns = ("time", "flags")
-                    rows = self._read(path, fqme, period, 0, END_S, columns)
-                    found = holes(rows, period)
-                    starts.append(found["start_ns"] // NS)
-                    ends.append(found["end_ns"] // NS)
-        none = [np.zeros(0, np.int64)]
-        return joined(np.concatenate(none + starts), np.concatenate(none + ends))
+                if before is not None and before + folder.period < span[0]:
+                    starts.append(np.array([before + folder.period]))
+                    ends.append(np.array([span[0]]))
+                before = span[1]
+                starts.append(found["start_ns"] // NS)
+                ends.append(found["end_ns"] // NS)
+        return joined(np.concatenate(starts), np.concatenate(ends))
+
+    def _holes(
+        self, folder: Folder, path: Path
+    ) -> tuple[tuple[int, int] | None, NDArray[np.void]]:
+        """First and last time of a file, if it has any rows, and the holes in it."""
+        none = np.zeros(0, HOLE_DTYPE)
+        summary = read_summary(folder, path)
+        if summary is None:
+            return None, none
+        if not summary.holes:
+            return (summary.first_s, summary.last_s), none
+        rows = files.gather(read_tables(folder, [path], columns=("time", "flags")))
+        if not len(rows):
+            return None, none
+        span = int(rows["time"][0]), int(rows["time"][-1])
+        return span, holes(rows, folder.period)
 
     def delete(
         self,
@@ -172,31 +169,25 @@ class ParquetStore:
         start, end = checked_range(start_s, end_s)
         if not folder.existing(start, end):
             return 0
-        with _trouble(folder.market_path, "written"), folder.locked():
+        with self._writing(folder):
             return sum(
-                self._delete(path, fqme, period, start, end)
+                self._delete(folder, path, start, end)
                 for path in folder.existing(start, end)
             )
 
-    def _delete(
-        self, path: Path, fqme: str, period: int, start_s: int, end_s: int
-    ) -> int:
+    def _delete(self, folder: Folder, path: Path, start_s: int, end_s: int) -> int:
         """Remove rows of one file; how many there were."""
-        old = self._read(path, fqme, period, 0, END_S)
+        old = files.gather(read_tables(folder, [path]))
         inside = (old["time"] >= start_s) & (old["time"] < end_s)
-        rows = old[~inside]
-        if not len(rows):
+        if inside.all():
             path.unlink(missing_ok=True)
             sync_folder(path.parent)
         elif inside.any():
-            summary = files.summarize(rows, fqme, period, path.stem)
-            replace(path, files.encode(rows, summary))
+            _replace(folder, path, old[~inside])
         return int(inside.sum())
 
     def close(self) -> None:
         self._open = False
-        with self._lock:
-            self._known.clear()
 
     def __enter__(self) -> Self:
         return self
@@ -209,69 +200,47 @@ class ParquetStore:
     ) -> None:
         self.close()
 
-    def _folder(self, fqme: str, period: int) -> Folder:
+    def _check_open(self) -> None:
         if not self._open:
             raise StoreError(f"the store {PREFIX}{self.root} is closed: open it again")
-        return Folder(self.root, checked_fqme(fqme), checked_period(period), self._made)
 
-    def _summaries(self, fqme: str, period: int) -> list[files.Summary]:
-        paths = self._folder(fqme, period).existing(0, END_S)
-        found = (self._summary(path, fqme, period) for path in paths)
-        return [summary for summary in found if summary is not None]
+    def _folder(self, fqme: str, period: int) -> Folder:
+        self._check_open()
+        seconds = checked_period(period)
+        return Folder(self.root, checked_fqme(fqme), seconds, self._made)
 
-    def _summary(self, path: Path, fqme: str, period: int) -> files.Summary | None:
-        """What a file holds, from its footer; None if it is not there."""
-        try:
-            status = path.stat()
-            key = status.st_ino, status.st_mtime_ns, status.st_size
-            known = self._known.get(path)
-            if known is not None and known[0] == key:
-                return known[1]
-            tail = _tail(path)
-        except FileNotFoundError:
-            return None
-        try:
-            summary = files.read_summary(tail)
-            _check_place(summary, path, fqme, period)
-        except files.Damaged as error:
-            raise StoreError(f"{path} {error}{MEND}") from None
+    @contextmanager
+    def _writing(self, folder: Folder) -> Iterator[None]:
+        """Alone in writing a market; the first time, others' remains are removed."""
+        with _trouble(folder.market_path, "written"):
+            with self._lock:
+                swept, self._swept = self._swept, True
+            if not swept:
+                sweep(self.root)
+            with folder.locked():
+                yield
+
+    def _warn(self, path: Path, error: StoreError) -> None:
+        """Log a file's trouble the first time."""
         with self._lock:
-            self._known[path] = key, summary
-        return summary
+            said = path in self._said
+            self._said.add(path)
+        if not said:
+            log.warning("not counted: %s", error)
 
 
-MEND = "; put a good copy in its place, or remove it and fetch its rows again"
+def _replace(folder: Folder, path: Path, rows: NDArray[np.void]) -> None:
+    """Put rows in place of what a file has."""
+    summary = files.summarize(rows, folder.market, folder.period, path.stem)
+    replace(path, files.encode(rows, summary))
 
 
 def _check_folder(path: Path) -> None:
     """A folder, or a place where one can be made."""
-    try:
-        for place in (path, *path.parents):
-            if place.exists():
-                break
-        os.scandir(place).close()
-    except OSError as error:
-        raise StoreError(
-            f"{path} is no folder of a store: {error.strerror or error}"
-        ) from None
-
-
-def _check_place(summary: files.Summary, path: Path, fqme: str, period: int) -> None:
-    """A file that was moved is not taken for another."""
-    own = summary.market, summary.period, summary.partition
-    if own != (fqme, period, path.stem):
-        raise files.Damaged(f"is of {own[0]}, {own[1]} s, {own[2]}, not of this folder")
-
-
-def _tail(path: Path) -> bytes:
-    """The end of a file, its footer in it."""
-    with path.open("rb", buffering=0) as file:
-        size = os.fstat(file.fileno()).st_size
-        tail = os.pread(file.fileno(), files.TAIL, max(0, size - files.TAIL))
-        wanted = files.footer_size(tail)
-        if len(tail) < wanted <= size:
-            tail = os.pread(file.fileno(), wanted, size - wanted)
-        return tail
+    with _trouble(path, "opened"):
+        found = next(place for place in (path, *path.parents) if place.exists())
+        if not found.is_dir():
+            raise StoreError(f"{path} is no folder of a store: {found} is a file")
 
 
 def _parts(
@@ -283,10 +252,6 @@ def _parts(
         count = int(np.searchsorted(rows["time"], partition.end_s))
         yield partition, rows[:count]
         rows = rows[count:]
-
-
-def _together(parts: list[NDArray[np.void]]) -> NDArray[np.void]:
-    return np.concatenate([np.zeros(0, OHLCV_DTYPE), *parts])
 
 
 @contextmanager

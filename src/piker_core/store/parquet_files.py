@@ -21,13 +21,27 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from piker_core.dtypes import OHLCV_DTYPE
-from piker_core.store.rows import is_placeholder
+from piker_core.store.rows import is_placeholder, numbered
 
 FORMAT = 1
 COLUMNS = tuple(name for name in OHLCV_DTYPE.names or () if name != "index")
-PRICES = ("open", "high", "low", "close", "volume", "bar_wap")
+FLOATS = ("open", "high", "low", "close", "volume", "bar_wap")
 ROW_GROUP = 21_600
 """Rows that are decoded together: a quarter of a day of 1 s bars."""
+LAYOUT: dict[str, Any] = {
+    "compression": "lz4",
+    "use_dictionary": ["count", "flags"],
+    "column_encoding": {
+        "time": "DELTA_BINARY_PACKED",
+        **dict.fromkeys(FLOATS, "PLAIN"),
+    },
+    "write_statistics": ["time"],
+    "write_page_checksum": True,
+    "store_schema": False,
+}
+"""Times and flags take no room this way. Of the rest, a day of 1 s bars: lz4 2.4 MB,
+decoded in 2.5 ms, encoded in 12; zstd 1.8 MB, 5.8 and 20; dictionaries 2.6 MB, 3.7 and
+46; byte streams apart, lz4 2.9 MB. An append encodes its partition, so time counts."""
 TAIL = 1 << 14
 """Bytes at the end of a file that hold the footer, most times."""
 ZEROS = b"0" * 8
@@ -80,28 +94,15 @@ def encode(rows: NDArray[np.void], summary: Summary) -> bytes:
     text = msgspec.json.encode(summary)
     entry = b"piker-core-bars %s %08x %s" % (ZEROS, zlib.crc32(text), text)
     arrays = [pa.array(np.ascontiguousarray(rows[name])) for name in COLUMNS]
+    table = pa.Table.from_arrays(arrays, schema=SCHEMA)
     out = pa.BufferOutputStream()
     with pq.ParquetWriter(out, SCHEMA, **LAYOUT) as writer:
-        table = pa.Table.from_arrays(arrays, schema=SCHEMA)
         writer.write_table(table, row_group_size=ROW_GROUP)
         writer.add_key_value_metadata({"piker-core": entry})
     content = bytearray(out.getvalue())
     found = content.rindex(entry) + len(b"piker-core-bars ")
     content[found : found + 8] = b"%08x" % zlib.crc32(content)
     return bytes(content)
-
-
-LAYOUT: dict[str, Any] = {
-    "compression": "zstd",
-    "use_dictionary": ["count", "flags"],
-    "column_encoding": {
-        "time": "DELTA_BINARY_PACKED",
-        **dict.fromkeys(PRICES, "BYTE_STREAM_SPLIT"),
-    },
-    "write_statistics": ["time"],
-    "write_page_checksum": True,
-    "store_schema": False,
-}
 
 
 def read_summary(tail: bytes) -> Summary:
@@ -150,10 +151,11 @@ def _checksum(content: bytes, place: int) -> int:
 
 def decode(
     content: bytes, start_s: int, end_s: int, columns: tuple[str, ...] = COLUMNS
-) -> NDArray[np.void]:
-    """Rows with start <= time < end of the bytes of a file. Raises Damaged.
+) -> pa.Table:
+    """Columns of the rows with start <= time < end, `time` being one of them.
 
-    Row groups outside of the range are not decoded, nor are other columns.
+    Row groups outside of the range are not decoded, nor are other columns. Raises
+    Damaged.
     """
     try:
         file = pq.ParquetFile(pa.BufferReader(content), page_checksum_verification=True)
@@ -161,15 +163,22 @@ def decode(
         table = file.read_row_groups(groups, columns=list(columns), use_threads=False)
     except (pa.ArrowException, OSError) as error:
         raise Damaged(f"is damaged: {error}") from None
-    times = table["time"].to_numpy()
-    first, last = np.searchsorted(times, [start_s, end_s])
-    rows = np.zeros(last - first, OHLCV_DTYPE)
-    for name in columns:
-        place = 0
-        for chunk in table[name].slice(first, last - first).chunks:
-            rows[name][place : place + len(chunk)] = chunk.to_numpy()
-            place += len(chunk)
-    return rows
+    first, last = np.searchsorted(table["time"].to_numpy(), [start_s, end_s])
+    return table.slice(first, last - first)
+
+
+def gather(tables: list[pa.Table]) -> NDArray[np.void]:
+    """Tables, one after the other, as rows; columns that they lack are 0."""
+    rows = np.zeros(sum(map(len, tables)), OHLCV_DTYPE)
+    start = 0
+    for table in tables:
+        for name in table.column_names:
+            place = start
+            for chunk in table[name].chunks:
+                rows[name][place : place + len(chunk)] = chunk.to_numpy()
+                place += len(chunk)
+        start += len(table)
+    return numbered(rows)
 
 
 def _groups(metadata: Any, start_s: int, end_s: int) -> list[int]:

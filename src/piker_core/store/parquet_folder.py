@@ -13,7 +13,7 @@ import re
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
@@ -26,8 +26,8 @@ LOOK_AGAIN_S = 0.003
 TEMPORARY = ".piker-core.tmp"
 """One a folder: under the market's lock only one is written at a time."""
 PROVIDER = re.compile(r"provider=[a-z0-9_-]+")
-MARKET = re.compile(r"market=[a-z0-9_.-]+")
-PERIOD = re.compile(r"period=[1-9][0-9]*")
+MARKET = re.compile(r"market=(?:[a-z0-9_-]+\.)+[a-z0-9_-]+")
+PERIOD = re.compile(r"period=[1-9][0-9]{0,7}")
 YEAR = re.compile(r"year=[0-9]{4}")
 PARTITION = re.compile(r"[0-9]{4}-[0-9]{2}(-[0-9]{2})?\.parquet")
 
@@ -47,6 +47,8 @@ class Folder:
     def __init__(self, root: Path, market: str, period: int, made: set[Path]) -> None:
         provider = market.rpartition(".")[2]
         self.root = root
+        self.market = market
+        self.period = period
         self._made = made
         self.market_path = root / f"provider={provider}" / f"market={market}"
         self.path = self.market_path / f"period={period}"
@@ -83,15 +85,14 @@ class Folder:
         ]
 
     def make(self, path: Path) -> None:
-        """Make a folder within the store, on disk when this returns."""
-        if path in self._made:
+        """Make a folder of the store, on disk when this returns."""
+        if path in self._made and path.is_dir():
             return
-        if path == self.root:
-            path.mkdir(parents=True, exist_ok=True)
-        else:
+        if path != self.root or not path.parent.is_dir():
             self.make(path.parent)
-            path.mkdir(exist_ok=True)
-        sync_folder(path.parent)
+        path.mkdir(exist_ok=True)
+        with suppress(PermissionError) if path == self.root else nullcontext():
+            sync_folder(path.parent)
         self._made.add(path)
 
     @contextmanager
@@ -101,16 +102,8 @@ class Folder:
         Raises StoreError if another one writes for longer than `WAIT_S`.
         """
         self.make(self.market_path)
-        folder = os.open(self.market_path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            _lock(folder, self.market_path)
-            try:
-                remove_temporary(self.market_path)
-                yield
-            finally:
-                fcntl.flock(folder, fcntl.LOCK_UN)
-        finally:
-            os.close(folder)
+        with _locked(self.market_path, WAIT_S):
+            yield
 
 
 def replace(path: Path, content: bytes) -> None:
@@ -139,10 +132,50 @@ def sync_folder(path: Path) -> None:
         os.close(folder)
 
 
-def remove_temporary(market: Path) -> None:
-    """Remove what writers that died have left in a market's folder, locked by us."""
-    for left in market.glob(f"period=*/year=*/{TEMPORARY}"):
-        left.unlink(missing_ok=True)
+def sweep(root: Path) -> None:
+    """Remove what writers of any market have left that died.
+
+    A market that is being written is cleaned by who writes it.
+    """
+    folders = {left.parents[2] for left in root.glob(f"{'*/' * 4}{TEMPORARY}")}
+    for folder in folders:
+        if MARKET.fullmatch(folder.name):
+            with suppress(StoreError, OSError), _locked(folder, 0):
+                pass
+
+
+@contextmanager
+def _locked(market: Path, wait_s: float) -> Iterator[None]:
+    """Hold the lock of a market's folder, in which nothing temporary is left then.
+
+    The lock is of the open folder, so it ends with the process.
+    """
+    folder = os.open(market, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        _lock(folder, market, wait_s)
+        try:
+            for left in market.glob(f"*/*/{TEMPORARY}"):
+                left.unlink(missing_ok=True)
+            yield
+        finally:  # a process that was forked meanwhile has the folder open, too
+            fcntl.flock(folder, fcntl.LOCK_UN)
+    finally:
+        os.close(folder)
+
+
+def _lock(folder: int, path: Path, wait_s: float) -> None:
+    """Take a lock. No system call waits for one and gives up after a time."""
+    pause, end = threading.Event(), time.monotonic() + wait_s
+    while True:
+        try:
+            return fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= end:
+                raise StoreError(
+                    f"{path} is being written by another process, for {wait_s:.0f} s "
+                    "by now: end that one (`fuser -v` shows it), or try again later"
+                ) from None
+        pause.wait(LOOK_AGAIN_S)
 
 
 def stored_series(root: Path) -> list[tuple[str, int]]:
@@ -163,21 +196,3 @@ def _names(folder: Path, pattern: re.Pattern[str]) -> list[str]:
             names = [entry.name for entry in entries]
         return sorted(filter(pattern.fullmatch, names))
     return []
-
-
-def _lock(folder: int, path: Path) -> None:
-    """Take the lock of a market's folder.
-
-    There is no system call that waits for it and gives up after a time.
-    """
-    pause, end = threading.Event(), time.monotonic() + WAIT_S
-    while True:
-        try:
-            return fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if time.monotonic() > end:
-                raise StoreError(
-                    f"{path} is being written by another process for {WAIT_S:.0f} s: "
-                    "see which by `fuser -v`, end it, try again"
-                ) from None
-        pause.wait(LOOK_AGAIN_S)

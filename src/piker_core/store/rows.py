@@ -140,12 +140,12 @@ def holes(rows: NDArray[np.void], period: int) -> NDArray[np.void]:
 
 
 def joined(starts_s: NDArray[np.int64], ends_s: NDArray[np.int64]) -> NDArray[np.void]:
-    """Holes of spans that do not overlap, in any order; those that touch are one."""
+    """Holes of spans in any order; those that touch or overlap are one."""
     order = np.argsort(starts_s, kind="stable")
-    starts, ends = starts_s[order], ends_s[order]
-    apart = starts[1:] > ends[:-1]
+    starts, ends = starts_s[order], np.maximum.accumulate(ends_s[order])
     first, last = np.ones(len(starts), bool), np.ones(len(starts), bool)
-    first[1:], last[:-1] = apart, apart
+    first[1:] = starts[1:] > ends[:-1]
+    last[:-1] = first[1:]
     found = np.zeros(int(first.sum()), HOLE_DTYPE)
     found["start_ns"], found["end_ns"] = starts[first] * NS, ends[last] * NS
     return found
