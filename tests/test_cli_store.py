@@ -254,12 +254,21 @@ def test_damaged_files_are_named_and_all_others_are_checked(url: str) -> None:
     assert done.returncode == failures.VENUE
     faults = records(done.stdout, "fault")
     assert {fault["rule"] for fault in faults} == {"damaged"}
-    assert [str(files[n]) in fault["text"] for n, fault in enumerate(faults, 1)] == [
-        True,
-        True,
-    ]
+    assert len(faults) == 2
+    assert all(str(files[n]) in fault["text"] for n, fault in enumerate(faults, 1))
     checked = {line["fqme"]: line["rows"] for line in records(done.stdout, "verified")}
     assert checked == {OTHER: 5, FQME: 1440 * (31 + 4)}
+
+
+def test_files_that_a_list_passes_over_are_damage_to_a_check(filled: str) -> None:
+    paths = sorted(Path(filled.removeprefix("parquet://")).rglob("*.parquet"))
+    for path in paths:
+        path.write_bytes(path.read_bytes()[:-50])
+    done = invoke("store", "verify", "--json", "--store", filled)
+    assert done.returncode == failures.VENUE
+    told = [fault["text"] for fault in records(done.stdout, "fault")]
+    assert len(told) == len(paths) == 2
+    assert all(str(path) in text for path, text in zip(paths, told, strict=True))
 
 
 # Repair

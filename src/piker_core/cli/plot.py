@@ -66,8 +66,10 @@ def _stored_rows(
     with opened(store_url) as store:
         (one,) = chosen_series(store, shown_url(store_url), fqme, period)
         if start_s is None:
-            last_s = one.last_s if end_s is None else min(one.last_s, end_s - 1)
-            start_s = last_s - (newest - 1) * period
+            stop_s = one.last_s + period
+            if end_s is not None:
+                stop_s = min(stop_s, -(-end_s // period) * period)
+            start_s = stop_s - newest * period
         return store.read_ohlcv(fqme, period, start_s, end_s)
 
 

@@ -1,5 +1,6 @@
 """`store verify`: every row of a store is read and checked."""
 
+import time
 from datetime import UTC, datetime
 
 import numpy as np
@@ -38,7 +39,7 @@ def verify_series(
             out.record("verified", **about, rows=len(rows), faults=count)
         return VENUE if count else OK
 
-    code = for_each(store_url, fqme, period, verify)
+    code = for_each(store_url, fqme, period, verify, damaged=True)
     out.note(
         f"{totals['rows']:,} rows of {totals['series']} series in "
         f"{shown_url(store_url)}: {totals['faults'] or 'nothing'} wrong"
@@ -50,25 +51,35 @@ def read_whole(store: Store, one: Series) -> tuple[NDArray[np.void], list[str]]:
     """All rows of a series that can be read, and what is said of those that cannot.
 
     When the whole cannot be read its months, and their days, are read one by one.
+    Raises StoreError where nothing of the store can be.
     """
     try:
         return store.read_ohlcv(one.fqme, one.period), []
     except StoreError as error:
         said = [str(error)]
-    parts = []
-    for start_s, end_s in _months(one.first_s, one.last_s):
+        store.series()
+    parts = [np.zeros(0, OHLCV_DTYPE)]
+    for start_s, end_s in _months(0, max(one.last_s, int(time.time()))):
         try:
             parts.append(store.read_ohlcv(one.fqme, one.period, start_s, end_s))
         except StoreError:
-            for day_s in range(start_s, end_s, DAY_S):
-                try:
-                    day = (day_s, day_s + DAY_S)
-                    parts.append(store.read_ohlcv(one.fqme, one.period, *day))
-                except StoreError as error:
-                    said.append(str(error))
-    if not parts:
-        return np.zeros(0, OHLCV_DTYPE), _once(said)
-    return np.concatenate(parts), _once(said)
+            days, told = _readable_days(store, one, start_s, end_s)
+            parts += days
+            said += told
+    return np.concatenate(parts), list(dict.fromkeys(said))
+
+
+def _readable_days(
+    store: Store, one: Series, start_s: int, end_s: int
+) -> tuple[list[NDArray[np.void]], list[str]]:
+    parts, said = [], []
+    for day_s in range(start_s, end_s, DAY_S):
+        try:
+            day = (day_s, day_s + DAY_S)
+            parts.append(store.read_ohlcv(one.fqme, one.period, *day))
+        except StoreError as error:
+            said.append(str(error))
+    return parts, said
 
 
 def _months(first_s: int, last_s: int) -> list[tuple[int, int]]:
@@ -82,10 +93,6 @@ def _months(first_s: int, last_s: int) -> list[tuple[int, int]]:
         spans.append((start_s, int(datetime(year, month, 1, tzinfo=UTC).timestamp())))
         start_s = spans[-1][1]
     return spans
-
-
-def _once(texts: list[str]) -> list[str]:
-    return list(dict.fromkeys(texts))
 
 
 def _tell(out: Output, one: Series, time_s: int | None, rule: str, text: str) -> None:

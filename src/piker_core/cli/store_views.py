@@ -10,6 +10,7 @@ from piker_core.cli.output import Output, span_text, utc_text
 from piker_core.config import default_store_url
 from piker_core.errors import NotFound
 from piker_core.store.opening import open_store, without_password
+from piker_core.store.parquet_folder import stored_series
 from piker_core.store.protocol import Series, Store
 
 NAMED = 10
@@ -37,10 +38,20 @@ def bounds(start: str | None, end: str | None) -> tuple[int | None, int | None]:
 
 
 def chosen_series(
-    store: Store, shown: str, fqme: str | None, period: int | None
+    store: Store,
+    shown: str,
+    fqme: str | None,
+    period: int | None,
+    *,
+    damaged: bool = False,
 ) -> list[Series]:
-    """Series of a market and a period, or all; NotFound if those named have none."""
+    """Series of a market and a period, or all; NotFound if those named have none.
+
+    `damaged`: those, too, of which no file can be read; they have 0 rows.
+    """
     known = store.series()
+    if damaged:
+        known = sorted(known + _passed_over(store, known))
     chosen = [
         one
         for one in known
@@ -59,11 +70,26 @@ def chosen_series(
     return chosen
 
 
+def _passed_over(store: Store, known: list[Series]) -> list[Series]:
+    """Series that have a folder, if it is a store of files, and are not known."""
+    root = getattr(store, "root", None)
+    if root is None:
+        return []
+    names = {(one.fqme, one.period) for one in known}
+    return [
+        Series(fqme=fqme, period=period, rows=0, first_s=0, last_s=0)
+        for fqme, period in stored_series(root)
+        if (fqme, period) not in names
+    ]
+
+
 def for_each(
     store_url: str | None,
     fqme: str | None,
     period: int | None,
     work: Callable[[Store, Series], int],
+    *,
+    damaged: bool = False,
 ) -> int:
     """Do something with each series; the trouble of one is told and stops no other.
 
@@ -71,7 +97,8 @@ def for_each(
     """
     codes = []
     with opened(store_url) as store:
-        for one in chosen_series(store, shown_url(store_url), fqme, period):
+        shown = shown_url(store_url)
+        for one in chosen_series(store, shown, fqme, period, damaged=damaged):
             try:
                 codes.append(work(store, one))
             except OutputClosed:

@@ -226,7 +226,7 @@ def plot(
     newest: Annotated[
         int,
         typer.Option(
-            "-n", metavar="ROWS", min=1, help="The newest rows, without a start."
+            "-n", metavar="N", min=1, help="So many newest periods, without a start."
         ),
     ] = 300,
     live: Annotated[
