@@ -1,5 +1,6 @@
 """What the tests share: recordings, throw-away namespaces, a watchdog."""
 
+import contextlib
 import faulthandler
 import itertools
 import os
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import piker_core as pk
+from tests.postgres_server import NoServer, PostgresServer, open_server
 
 WATCHDOG_S = float(os.environ.get("PIKER_WATCHDOG_S", "300"))
 AGAIN_S, GRACE_S = 5.0, 20.0
@@ -81,6 +83,17 @@ def captures() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no recordings in {folder}: set PIKER_CAPTURES")
     return folder
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    """A PostgreSQL server for the whole run; skips where none can be had."""
+    with contextlib.ExitStack() as stack:
+        try:
+            server = stack.enter_context(open_server())
+        except NoServer as error:
+            pytest.skip(str(error))
+        yield server
 
 
 @pytest.fixture

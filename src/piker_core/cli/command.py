@@ -11,14 +11,24 @@ from piker_core.cli.failures import EXIT_CODES, guard
 from piker_core.cli.output import Output
 from piker_core.errors import PikerError
 
-app = typer.Typer(
-    name="piker-core",
-    help="Market-data feeds in shared memory: run them, look at them, check them.",
-    epilog=EXIT_CODES,
-    no_args_is_help=True,
-    rich_markup_mode=None,  # rich doubles the time that --help takes
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 96},
+
+def new_app(name: str, about: str) -> typer.Typer:
+    """An application, or a group of commands in one."""
+    words = {"help_option_names": ["-h", "--help"], "max_content_width": 96}
+    return typer.Typer(
+        name=name,
+        help=about,
+        epilog=EXIT_CODES,
+        no_args_is_help=True,
+        rich_markup_mode=None,  # rich doubles the time that --help takes
+        pretty_exceptions_enable=False,
+        context_settings=words,
+    )
+
+
+app = new_app(
+    "piker-core",
+    "Market-data feeds in shared memory: run them, look at them, check them.",
 )
 
 
@@ -74,13 +84,20 @@ _SHARED = {
 }
 
 
-def command(body: Callable[..., int | None]) -> Callable[..., int | None]:
-    """Register a body as the command of its name, with --json, --namespace and --debug.
+Body = Callable[..., int | None]
 
-    The body gets an `Output`, its own options and, if it takes it, `namespace`; it
-    returns its exit code, None for 0. Whatever it raises ends as an exit code and a
-    sentence.
+
+def commands_of(target: typer.Typer, prefix: str = "") -> Callable[[Body], Body]:
+    """A decorator: a body becomes a command with --json, --namespace and --debug.
+
+    The command has the body's name without `prefix`. The body gets an `Output`, its own
+    options and, if it takes it, `namespace`; it returns its exit code, None for 0.
+    Whatever it raises ends as an exit code and a sentence.
     """
+    return functools.partial(_register, target, prefix)
+
+
+def _register(target: typer.Typer, prefix: str, body: Body) -> Body:
     own = list(inspect.signature(body).parameters.values())[1:]
     takes_namespace = any(option.name == "namespace" for option in own)
 
@@ -104,5 +121,10 @@ def command(body: Callable[..., int | None]) -> Callable[..., int | None]:
     ]
     run.__signature__ = inspect.Signature(own + shared)  # type: ignore[attr-defined]
     run.__annotations__ = {option.name: option.annotation for option in own + shared}
-    app.command(epilog=EXIT_CODES)(run)
+    name = body.__name__.removeprefix(prefix).replace("_", "-")
+    target.command(name, epilog=EXIT_CODES)(run)
     return body
+
+
+command = commands_of(app)
+"""Registers a body as a command of `piker-core` itself."""
