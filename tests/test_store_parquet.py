@@ -402,8 +402,7 @@ def by_polars(root: Path) -> dict[str, NDArray[np.generic]]:
 
 
 def by_pandas(root: Path) -> dict[str, NDArray[np.generic]]:
-    import pandas
-
+    pandas = pytest.importorskip("pandas")
     frame = pandas.read_parquet(root)
     return {name: frame[name].to_numpy() for name in frame.columns}
 
