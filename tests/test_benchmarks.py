@@ -13,7 +13,10 @@ from benchmarks.common import Case, Options, measure
 from benchmarks.trades import Tape
 
 ROOT = Path(__file__).resolve().parents[1]
-MODULES = ("bench_ring", "bench_fold", "bench_feed", "bench_binance", "bench_journal")
+MODULES = (
+    *("bench_ring", "bench_fold", "bench_feed", "bench_binance"),
+    *("bench_journal", "bench_store"),
+)
 
 
 def run(module: str, *options: str) -> str:

@@ -95,7 +95,9 @@ def test_a_batch_is_on_disk_before_it_is_acknowledged(
             assert loose == set()
         store.write_ohlcv(FQME, 1, bars([JAN_S]))
         assert loose == set()
-    assert any("year=2025" in name for name in names.values())
+    assert {path.stem for path in files(url)} == {
+        *("2024-01", "2024-01-01", "2024-02", "2025-02")
+    }
 
 
 FILL = """

@@ -125,5 +125,4 @@ StoreMachine.TestCase.settings = settings(
 )
 
 
-class TestStoreMachine(StoreMachine.TestCase):  # type: ignore[misc]
-    """The store does what a dict does."""
+TestStoreMachine = StoreMachine.TestCase
