@@ -4,7 +4,6 @@ import csv
 import os
 import pty
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,7 +15,7 @@ from typer.testing import CliRunner
 
 import piker_core as pk
 from piker_core.cli import failures, load_app
-from piker_core.cli.store_export import COLUMNS
+from piker_core.cli.store_export import COLUMNS, whole_file
 from piker_core.store.faults import RULES, find_faults
 from tests.commands import PYTHON, invoke, records, run, told_once
 from tests.history_book import Book
@@ -471,9 +470,16 @@ def test_a_file_that_is_there_stays_unless_it_is_to_be_replaced(
     assert [path.name for path in tmp_path.iterdir() if ".part" in path.name] == []
 
 
-def test_an_export_that_fails_leaves_no_file(
-    filled: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_file_that_another_made_meanwhile_is_not_replaced(tmp_path: Path) -> None:
+    file = tmp_path / "bars.csv"
+    with pytest.raises(FileExistsError), whole_file(file, force=False) as part:
+        part.write(b"ours")
+        file.write_text("theirs")
+    assert file.read_text() == "theirs"
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def test_an_export_that_fails_leaves_no_file(filled: str, tmp_path: Path) -> None:
     file = tmp_path / "bars.csv"
     (path,) = Path(filled.removeprefix("parquet://")).rglob(f"*{FQME}/**/*.parquet")
     content = path.read_bytes()
@@ -482,5 +488,4 @@ def test_an_export_that_fails_leaves_no_file(
     assert str(path) in told_once(invoke(*words), failures.MACHINE)
     missing = [*words[:4], str(tmp_path / "nowhere" / "x.csv"), *words[5:]]
     assert "No such file" in told_once(invoke(*missing), failures.MACHINE)
-    monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
     assert sorted(each.name for each in tmp_path.iterdir()) == ["bars"]
