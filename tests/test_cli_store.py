@@ -4,6 +4,7 @@ import csv
 import os
 import pty
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -472,11 +473,25 @@ def test_a_file_that_is_there_stays_unless_it_is_to_be_replaced(
 
 def test_a_file_that_another_made_meanwhile_is_not_replaced(tmp_path: Path) -> None:
     file = tmp_path / "bars.csv"
-    with pytest.raises(FileExistsError), whole_file(file, force=False) as part:
-        part.write(b"ours")
-        file.write_text("theirs")
+    whole = whole_file(file, force=False)
+    whole.__enter__().write(b"ours")
+    file.write_text("theirs")
+    with pytest.raises(FileExistsError):
+        whole.__exit__(None, None, None)
     assert file.read_text() == "theirs"
     assert list(tmp_path.iterdir()) == [file]
+
+
+def test_a_missing_pyarrow_is_told_with_the_extra_that_has_it(
+    filled: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    done = invoke(
+        "store", "export", FQME, "--format", "parquet",
+        "--out", str(tmp_path / "x"), "--store", filled,
+    )  # fmt: skip
+    assert "pip install 'piker-core[store]'" in told_once(done, failures.MACHINE)
+    assert [path.name for path in tmp_path.iterdir()] == ["bars"]
 
 
 def test_an_export_that_fails_leaves_no_file(filled: str, tmp_path: Path) -> None:
