@@ -245,7 +245,7 @@ async def test_a_feed_keeps_its_rings_and_the_rest_at_the_end(
     monkeypatch.setattr(keeper, "KEEP_S", 0.01)
     caplog.set_level(logging.WARNING, "piker_core.keeper")
     store, second = MemoryStore(), int(time.time()) - 60
-    store.errors = [pk.StoreError("the server is gone")] * 3
+    store.errors = [pk.StoreError("the server is gone"), ValueError("a bug")] * 2
     markets: dict[str, Any] = {}
     with open_engine() as engine:
         async with open_keeper(engine, store, markets):

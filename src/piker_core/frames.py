@@ -104,7 +104,10 @@ class Plan:
     def learn(self, rows: int) -> None:
         """A frame has so many rows."""
         self.frame_s = max(rows, LEAST_ROWS) * self.period
-        self.reach_s = self.frame_s
+
+    def note(self, rows: int) -> None:
+        """An answer had so many rows."""
+        self.reach_s = max(self.reach_s, rows * self.period)
 
     def next(self) -> Span | None:
         """The newest frame, taken off the plan."""
@@ -208,6 +211,7 @@ class Fetch:
             plan.give_back(span)
             return
         plan.learn(len(rows))
+        plan.note(len(rows))
         first_s = max(int(rows["time"][0]), span.start_s)
         plan.give_back(Span(span.start_s, first_s))
         await _take(take, rows, first_s, span.end_s)
@@ -242,7 +246,7 @@ class Fetch:
             plan.give_back(span)
             await self._end(plan, take, span.end_s)
             return
-        plan.reach_s = max(plan.reach_s, len(found) * self.period)
+        plan.note(len(found))
         first_s = span.end_s - plan.reach_s
         if len(found):
             first_s = int(found["time"][0])

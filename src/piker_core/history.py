@@ -16,7 +16,7 @@ from piker_core.backfill import missing_spans
 from piker_core.core.engine import BarWriter, Market
 from piker_core.dtypes import OHLCV_DTYPE, BarFlag
 from piker_core.errors import DataUnavailable, PikerError
-from piker_core.frames import FRAME_ROWS, Fetch, GetOhlc, Pace, Rows, Span
+from piker_core.frames import FRAME_ROWS, LEAST_ROWS, Fetch, GetOhlc, Pace, Rows, Span
 
 if TYPE_CHECKING:
     from piker_core.store.protocol import Store
@@ -113,7 +113,9 @@ async def _newest(fetch: Fetch, stitch: "Stitch", span: Span) -> tuple[Span, int
     long = span.end_s - span.start_s > FRAME_ROWS * fetch.period
     found = await _asked(fetch, _end_s(stitch.ring), None if long else span.start_s)
     if not len(found):
-        return span, FRAME_ROWS if long else 0
+        first_s = max(span.start_s, span.end_s - LEAST_ROWS * fetch.period)
+        stitch.put(found, first_s, span.end_s)
+        return Span(span.start_s, first_s), FRAME_ROWS if long else 0
     for wait_s in CATCH_UP_S:
         if not stitch.lags(found):
             break

@@ -32,9 +32,9 @@ from piker_core.tasks import Backoff, open_nursery
 if TYPE_CHECKING:
     from piker_core.store.protocol import Store
 
-KEEP_S = 3.0
+KEEP_S = 5.0
 """Pause between two rounds, and at least as often..."""
-SHARE = 4
+SHARE = 9
 """... as long as the last one took: a slow store gets larger batches."""
 CLOSE_S = 30.0
 """How long rows are still stored after the feed has ended."""
@@ -236,7 +236,7 @@ class Keeper:
             return False
         try:
             more = ring.keeper.keep()
-        except (PikerError, OSError) as error:
+        except Exception as error:  # noqa: BLE001 - whatever it is, the feed goes on
             ring.next_s = time.monotonic() + ring.backoff.next_s()
             self._complain(name, error)
             return False
@@ -259,7 +259,8 @@ class Keeper:
         """Say once that the store fails, whatever number of rings it is told of."""
         text = "rows of %s, %d s, wait in their ring to be stored: %s"
         level = logging.DEBUG if self._failing else logging.WARNING
-        log.log(level, text, *name, error)
+        bug = not isinstance(error, PikerError | OSError)
+        log.log(level, text, *name, error, exc_info=bug)
         self._failing.add(name)
 
     def _commend(self, name: tuple[str, int], lost: int) -> None:
