@@ -110,6 +110,18 @@ def test_missing_rows_and_placeholders_are_shaded_in_both_axes() -> None:
     assert legend.get_texts()[0].get_text() == "2 intervals without rows"
 
 
+def test_what_a_chosen_span_lacks_at_its_ends_is_shaded_too() -> None:
+    rows, span = walk(100)[10:90], (START_S, START_S + 6000)
+    figure: Any = draw_chart(rows, FQME, 60, start_s=span[0], end_s=span[1])
+    shades, _ = parts(figure, "gaps")
+    expected = [(START_S, START_S + 600), (START_S + 5400, START_S + 6000)]
+    assert [seconds(path) for path in shades] == expected
+    low, high = (limit * DAY_S for limit in figure.axes[0].get_xlim())
+    assert low < span[0] < span[1] < high
+    inner: Any = draw_chart(rows, FQME, 60, start_s=START_S + 630, end_s=START_S + 5370)
+    assert [len(shades) for shades in parts(inner, "gaps")] == [0, 0]
+
+
 def test_without_gaps_nothing_is_shaded() -> None:
     figure: Any = draw_chart(walk(100), FQME, 60)
     assert [len(shades) for shades in parts(figure, "gaps")] == [0, 0]

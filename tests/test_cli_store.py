@@ -16,8 +16,7 @@ from typer.testing import CliRunner
 
 import piker_core as pk
 from piker_core.cli import failures, load_app
-from piker_core.cli.store_export import COLUMNS
-from piker_core.store.faults import RULES, find_faults
+from piker_core.cli.store_export import COLUMNS, whole_file
 from tests.commands import PYTHON, invoke, records, run, told_once
 from tests.history_book import Book
 from tests.postgres_server import PASSWORD, PostgresServer
@@ -182,40 +181,6 @@ def test_holes_are_listed_with_their_length(filled: str) -> None:
 
 
 # Faults
-
-
-BROKEN = {
-    "repeated": ("time", START_S),
-    "disordered": ("time", START_S - 60),
-    "off_period": ("time", START_S + 61),
-    "no_number": ("close", np.nan),
-    "low": ("low", 1e6),
-    "high": ("high", 1.0),
-    "bar_wap": ("bar_wap", 1e6),
-    "negative": ("count", -1),
-    "flat": ("flags", int(pk.BarFlag.FLAT)),
-}
-
-
-@pytest.mark.parametrize("rule", RULES)
-def test_each_rule_finds_the_row_that_breaks_it(rule: str) -> None:
-    rows = minutes(3)
-    rows["high"], rows["low"] = rows["high"] + 1, rows["low"] - 1
-    assert find_faults(rows, 60) == []
-    field, value = BROKEN[rule]
-    rows[field][1] = value
-    faults = [fault for fault in find_faults(rows, 60) if fault.rule == rule]
-    assert [fault.time_s for fault in faults] == [rows["time"][1]]
-    assert "{" not in faults[0].text
-
-
-def test_a_mean_may_be_rounded_and_flat_rows_and_no_rows_are_right() -> None:
-    rows = minutes(3)
-    rows["bar_wap"][0] = np.nextafter(rows["high"][0], np.inf)
-    rows["flags"][1] = int(pk.BarFlag.FLAT | pk.BarFlag.SYNTHETIC_GAP)
-    rows["volume"][1] = rows["count"][1] = 0
-    assert find_faults(rows, 60) == []
-    assert find_faults(rows[:0], 60) == []
 
 
 def test_what_is_wrong_is_a_line_each_and_exit_code_4(filled: str) -> None:
@@ -471,9 +436,30 @@ def test_a_file_that_is_there_stays_unless_it_is_to_be_replaced(
     assert [path.name for path in tmp_path.iterdir() if ".part" in path.name] == []
 
 
-def test_an_export_that_fails_leaves_no_file(
+def test_a_file_that_another_made_meanwhile_is_not_replaced(tmp_path: Path) -> None:
+    file = tmp_path / "bars.csv"
+    whole = whole_file(file, force=False)
+    whole.__enter__().write(b"ours")
+    file.write_text("theirs")
+    with pytest.raises(FileExistsError):
+        whole.__exit__(None, None, None)
+    assert file.read_text() == "theirs"
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def test_a_missing_pyarrow_is_told_with_the_extra_that_has_it(
     filled: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    done = invoke(
+        "store", "export", FQME, "--format", "parquet",
+        "--out", str(tmp_path / "x"), "--store", filled,
+    )  # fmt: skip
+    assert "pip install 'piker-core[store]'" in told_once(done, failures.MACHINE)
+    assert [path.name for path in tmp_path.iterdir()] == ["bars"]
+
+
+def test_an_export_that_fails_leaves_no_file(filled: str, tmp_path: Path) -> None:
     file = tmp_path / "bars.csv"
     (path,) = Path(filled.removeprefix("parquet://")).rglob(f"*{FQME}/**/*.parquet")
     content = path.read_bytes()
@@ -482,5 +468,4 @@ def test_an_export_that_fails_leaves_no_file(
     assert str(path) in told_once(invoke(*words), failures.MACHINE)
     missing = [*words[:4], str(tmp_path / "nowhere" / "x.csv"), *words[5:]]
     assert "No such file" in told_once(invoke(*missing), failures.MACHINE)
-    monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
     assert sorted(each.name for each in tmp_path.iterdir()) == ["bars"]

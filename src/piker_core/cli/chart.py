@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from piker_core.cli.output import utc_text
 from piker_core.dtypes import OHLCV_DTYPE
 from piker_core.errors import PikerError
-from piker_core.store.rows import holes, is_placeholder
+from piker_core.store.rows import holes, is_placeholder, joined
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -43,9 +43,18 @@ class Candles(NamedTuple):
 
 
 def draw_chart(
-    rows: Rows, fqme: str, period: int, *, digits: int | None = None
+    rows: Rows,
+    fqme: str,
+    period: int,
+    *,
+    digits: int | None = None,
+    start_s: int | None = None,
+    end_s: int | None = None,
 ) -> "Figure":
-    """The picture of rows that ascend. Raises PikerError without matplotlib."""
+    """The picture of rows that ascend. Raises PikerError without matplotlib.
+
+    Of start <= time < end, which may reach beyond the rows; by default it does not.
+    """
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
@@ -59,15 +68,28 @@ def draw_chart(
     )
     _draw_prices(prices, candles, digits)
     _draw_volumes(volumes, candles)
-    gaps = holes(rows, period)
+    first_s = int(rows["time"][0]) if start_s is None else start_s
+    last_s = int(rows["time"][-1]) + period if end_s is None else end_s
+    gaps = _gaps(rows, period, first_s, last_s)
     for axes in (prices, volumes):
         _shade(axes, gaps)
     _dress(prices, volumes, gaps)
-    first_s, last_s = int(rows["time"][0]), int(rows["time"][-1]) + period
     margin_s = max((last_s - first_s) * 0.01, candles.span_s / 2)
     prices.set_xlim(_days(first_s - margin_s), _days(last_s + margin_s))
     prices.set_title(_title(fqme, rows, period, candles.span_s), loc="left")
     return figure
+
+
+def _gaps(rows: Rows, period: int, start_s: int, end_s: int) -> NDArray[np.void]:
+    """Holes of a span: before, between and behind the rows."""
+    inner = holes(rows, period)
+    starts = np.array([start_s, int(rows["time"][-1]) + period])
+    ends = np.array([int(rows["time"][0]), end_s])
+    outer = starts < ends
+    return joined(
+        np.concatenate([inner["start_ns"] // NS, starts[outer]]),
+        np.concatenate([inner["end_ns"] // NS, ends[outer]]),
+    )
 
 
 def folded(rows: Rows, period: int) -> Candles:

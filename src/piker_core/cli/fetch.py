@@ -40,7 +40,8 @@ def history(
         typer.Option(
             metavar="WHEN",
             callback=_check_moment,
-            help="ISO date or time (UTC), or how long ago: -90m, -12h, -7d, -2w.",
+            help="ISO date or time (UTC), Unix seconds, or how long ago: -90m, -12h, "
+            "-7d, -2w.",
         ),
     ] = "-7d",
     end: Annotated[

@@ -1,7 +1,9 @@
 """`plot`: rows of a store or of a ring as a picture."""
 
 import os
+import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +15,9 @@ from piker_core.cli.rows import digits_of
 from piker_core.cli.store_views import bounds, chosen_series, counted, opened, shown_url
 from piker_core.core.rings import attach_bars, checked_namespace
 from piker_core.errors import NotFound
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 Rows = NDArray[np.void]
 FORMATS = ("png", "svg", "pdf")
@@ -44,19 +49,31 @@ def plot_chart(
         rows = _stored_rows(fqme, period, span, newest, store_url)
     if not len(rows):
         raise NotFound(f"there are no rows of {fqme}, {period} s, in that span")
-    figure = draw_chart(rows, fqme, period, digits=digits)
-    part = file.with_name(f".{file.name}.{os.getpid()}.part")
-    try:
-        figure.savefig(part, format=form)
-        part.replace(file)
-    finally:
-        part.unlink(missing_ok=True)
+    figure = draw_chart(
+        rows,
+        fqme,
+        period,
+        digits=digits,
+        start_s=span[0],
+        end_s=None if span[1] is None else min(span[1], int(time.time())),
+    )
+    _save(figure, file, form)
     if out.json:
         about = {"fqme": fqme, "period": period, "file": str(file)}
         out.record("plotted", **about, rows=len(rows))
     else:
         out.line(f"{counted(len(rows), 'row')} of {fqme}, {period} s in {file}")
     return OK
+
+
+def _save(figure: "Figure", file: Path, form: str) -> None:
+    """Put a picture in place of what has its name, when it is whole."""
+    part = file.with_name(f".{file.name}.{os.getpid()}.part")
+    try:
+        figure.savefig(part, format=form)
+        part.replace(file)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def _stored_rows(

@@ -41,7 +41,7 @@ def export_rows(
     with opened(store_url) as store:
         (one,) = chosen_series(store, shown_url(store_url), fqme, period)
         try:
-            with _whole(file, force=force) as part:
+            with whole_file(file, force=force) as part:
                 count = write(part, _blocks(store, one, *bounds(start, end)))
         except FileExistsError:
             return misused(f"{file} is there already: --force replaces it")
@@ -66,7 +66,7 @@ def _blocks(
 
 
 @contextlib.contextmanager
-def _whole(file: Path, *, force: bool) -> Iterator[IO[bytes]]:
+def whole_file(file: Path, *, force: bool) -> Iterator[IO[bytes]]:
     """A file to write to, which appears under its name when it is on disk.
 
     Raises FileExistsError if there is one and it is not to be replaced.

@@ -210,25 +210,27 @@ def store_export(
     )
 
 
+Picture = Annotated[
+    Path,
+    typer.Option("--out", metavar="FILE", dir_okay=False, help=".png, .svg or .pdf"),
+]
+Newest = Annotated[
+    int,
+    typer.Option(
+        "-n", metavar="N", min=1, help="So many newest periods, without a start."
+    ),
+]
+
+
 @command
 def plot(
     out: Output,
     fqme: Market,
-    file: Annotated[
-        Path,
-        typer.Option(
-            "--out", metavar="FILE", dir_okay=False, help=".png, .svg or .pdf"
-        ),
-    ],
+    file: Picture,
     period: Period = 60,
     start: Start = None,
     end: End = None,
-    newest: Annotated[
-        int,
-        typer.Option(
-            "-n", metavar="N", min=1, help="So many newest periods, without a start."
-        ),
-    ] = 300,
+    newest: Newest = 300,
     live: Annotated[
         bool, typer.Option("--live", help="From the rings, not from a store.")
     ] = False,

@@ -119,9 +119,6 @@ class PostgresStore:
     ) -> None:
         self.close()
 
-    def __repr__(self) -> str:
-        return f"<PostgresStore {self._links.shown}>"
-
     def _read(
         self,
         statement: str,
