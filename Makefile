@@ -15,7 +15,7 @@ BIN := $(VENV)/bin
 BUILD := build/$(patsubst .%,%,$(notdir $(VENV)))
 SOURCES := src/piker_core src/providers
 COMPILED := rings ticks fold engine
-FUZZED := attach frames answers config
+FUZZED := attach frames answers config journal
 export PATH := $(abspath $(BIN)):$(PATH)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
@@ -71,6 +71,7 @@ bench: develop
 	$(BIN)/python -m benchmarks.bench_fold $(ARGS)
 	$(BIN)/python -m benchmarks.bench_feed $(ARGS)
 	$(BIN)/python -m benchmarks.bench_binance $(ARGS)
+	$(BIN)/python -m benchmarks.bench_journal $(ARGS)
 
 ## make clean    removes .venv, build products and caches
 clean:

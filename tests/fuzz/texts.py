@@ -3,13 +3,16 @@
     python -m tests.fuzz.texts TARGET -max_total_time=60 tests/fuzz/seeds/TARGET
 
 `frames`: WebSocket frames of Kraken and Binance through decode, normalize and the
-engine; `answers`: bodies of their REST calls; `config`: configuration files. Only
-documented errors may come out: anything else ends the run with the input that did it.
+engine; `answers`: bodies of their REST calls; `config`: configuration files; `journal`:
+segments of journals. Only documented errors may come out: anything else ends the run
+with the input that did it.
 """
 
 import os
+import shutil
 import sys
 import tempfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,6 +23,8 @@ with atheris.instrument_imports(include=["piker_core", "providers"]):
     import piker_core as pk
     from piker_core.adapter.rest import Reply
     from piker_core.config import load_section
+    from piker_core.journal import Kind, decode_answer, read_journal
+    from piker_core.journal.layout import BLOCK, CRC, Header, encode_header
     from providers.kraken import answers, wire
     from providers.kraken.api import Config
     from providers.kraken.rest import SITE
@@ -128,12 +133,43 @@ def try_config(raw: bytes) -> None:
         return
 
 
+def try_journal(raw: bytes) -> None:
+    """What a reader does with a segment, its checksums made right after a first byte 0.
+
+    Whatever it is, what was read is whole records, and the end is known.
+    """
+    if raw[:1] == b"\0":
+        raw = summed_segment(raw[1:])
+    (JOURNAL / "00000000.journal").write_bytes(raw)
+    with read_journal(JOURNAL) as reader:
+        try:
+            for record in reader:
+                if record.kind == Kind.ANSWER:
+                    decode_answer(record.body)
+        except pk.JournalError:
+            return
+        assert reader.cut is None or reader.cut.cut_at <= len(raw)
+
+
+def summed_segment(raw: bytes) -> bytes:
+    """A segment with a good header and the right checksums of all its blocks."""
+    found = encode_header(Header(0, 0, bytes(16), 0))
+    while len(raw) >= BLOCK.size:
+        stored = min(BLOCK.unpack_from(raw)[2], len(raw) - BLOCK.size)
+        head, payload = raw[: BLOCK.size - 4], raw[BLOCK.size : BLOCK.size + stored]
+        found += head + CRC.pack(zlib.crc32(payload, zlib.crc32(head))) + payload
+        raw = raw[BLOCK.size + stored :]
+    return found + raw
+
+
 ENGINE: tuple[pk.FeedEngine, pk.Market]
+JOURNAL = Path(tempfile.mkdtemp(prefix="piker-fuzz-"))
 CONFIG = Path(tempfile.gettempdir()) / f"piker-fuzz-{os.getpid()}.toml"
 TARGETS: dict[str, Callable[[bytes], None]] = {
     "frames": try_frame,
     "answers": try_answer,
     "config": try_config,
+    "journal": try_journal,
 }
 
 
@@ -152,6 +188,7 @@ def main() -> int:
     _, status = os.waitpid(child, 0)
     pk.remove_segments(NAMESPACE)
     CONFIG.unlink(missing_ok=True)
+    shutil.rmtree(JOURNAL)
     return os.waitstatus_to_exitcode(status)
 
 

@@ -70,7 +70,9 @@ class SegmentWriter:
         self._journal = place.journal
         self._number, self._block = place.segment, place.block
         self._file = -1
-        self._end = self._day = 0
+        self._end = 0
+        self._day: int | None = None
+        """Latest UTC day of the segment's blocks; None: it has none."""
         self._complete = False
         self._encoded: tuple[list[bytes], Block, bytes] | None = None
         self._unsynced_s: float | None = None
@@ -91,7 +93,7 @@ class SegmentWriter:
             with suppress(OSError):
                 self.path.unlink()
             raise
-        self._file, self._end, self._day = file, HEADER.size, -1
+        self._file, self._end, self._day = file, HEADER.size, None
         self.written.segments += 1
 
     def write(self, parts: list[bytes]) -> None:
@@ -101,13 +103,14 @@ class SegmentWriter:
         _, block, payload = self._encoded
         day = block.first_ns // DAY_NS
         full = self._end + len(payload) > self.settings.segment_bytes
-        if self._complete or (self._day >= 0 and (full or day > self._day)):
+        later = self._day is not None and day > self._day
+        if self._complete or later or (full and self._day is not None):
             self.end_segment(ROTATED)
         self.open_segment()
         block = msgspec.structs.replace(block, segment=self._number, number=self._block)
         self._append(encode_block(block, payload))
         self._encoded = None
-        self._day = max(self._day, day)
+        self._day = day if self._day is None else max(self._day, day)
         self._block += 1
         self._count(block)
 

@@ -114,9 +114,8 @@ def _open(
     except BaseException:
         os.close(lock)
         raise
-    if place.died:
-        cause = "the writer before this one died"
-        lost = msgspec.json.encode(Lost(records=None, cause=cause))
+    if place.lost:
+        lost = msgspec.json.encode(Lost(records=None, cause=place.lost))
         journal.append(Kind.LOST, time.time_ns(), lost)
     return journal
 

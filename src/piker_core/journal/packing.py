@@ -1,6 +1,7 @@
 """Compression of blocks: zstd, from the standard library where that has it."""
 
 from collections.abc import Callable
+from functools import cache
 from importlib import import_module
 from typing import Any
 
@@ -11,6 +12,7 @@ WINDOW_LOG = 27
 """A frame that asks for a larger window is refused: that is memory it would take."""
 
 
+@cache
 def load_zstd() -> Any:
     """The module. Raises JournalError where there is none."""
     for name in ("compression.zstd", "backports.zstd"):

@@ -122,7 +122,7 @@ def decode_answer(body: bytes) -> Answer:
     line, _, rest = body.partition(b"\n")
     try:
         head = msgspec.json.decode(line, type=_AnswerHead)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise JournalError(
             f"a record is no answer over HTTP ({error}): {line[:60]!r}"
         ) from None

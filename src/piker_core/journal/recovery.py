@@ -1,10 +1,10 @@
 """What a writer finds of those before it, and how it mends what they left.
 
-A segment without an end was left by a writer that died. Its whole blocks stay, what
-follows them is cut off, and it gets an end that says so. A single half-written block,
-which is all that a kill leaves, is dropped; anything longer (a power loss, a damaged
-file) is moved aside to `NAME.torn` first, so that nothing is destroyed that somebody
-may want to look at.
+The last segment has no end if its writer died. Its whole blocks stay, what follows them
+is cut off, and it gets an end that says so. A single half-written block, which is all
+that a kill leaves, is dropped; anything else (a power loss, a damaged file) is moved
+aside to `NAME.torn` first, so that nothing is destroyed that somebody may want to look
+at. Earlier segments are not looked at.
 """
 
 import logging
@@ -26,6 +26,7 @@ from piker_core.journal.layout import (
 from piker_core.journal.segment import Fault, SegmentReader
 
 ASIDE = ".torn"
+DIED = "the writer before this one died"
 
 log = logging.getLogger("piker_core.journal")
 
@@ -33,13 +34,13 @@ log = logging.getLogger("piker_core.journal")
 class Place(msgspec.Struct, frozen=True):
     """Where a writer goes on: its segment and block; `journal` is b"" for a new one.
 
-    `died`: the writer before it did not close the journal.
+    `lost`: why records are missing before it, "" if none are.
     """
 
     journal: bytes = b""
     segment: int = 0
     block: int = 0
-    died: bool = False
+    lost: str = ""
 
 
 def find_place(folder: Path, most_torn: int) -> Place:
@@ -72,27 +73,27 @@ def find_place(folder: Path, most_torn: int) -> Place:
 
 def _mended(segment: SegmentReader, number: int, most_torn: int) -> Place:
     """Read a segment to its last whole block and give it an end, if it has none."""
-    fault = None
-    while isinstance(found := segment.read_block(), tuple):
+    while isinstance(found := segment.read_stored(), tuple):
         segment.accept(found[0])
-    if isinstance(found, Fault):
-        fault = found
     assert segment.header is not None
-    died = segment.end is None or segment.end.code != CLOSED
-    place = Place(segment.header.journal, number + 1, segment.next_block, died)
+    lost = ""
     if segment.end is None:
-        _cut(segment, number, fault, most_torn)
-    return place
+        lost = _cut(segment, number, found, most_torn)
+    elif segment.end.code != CLOSED:
+        lost = DIED
+    return Place(segment.header.journal, number + 1, segment.next_block, lost)
 
 
 def _cut(
     segment: SegmentReader, number: int, fault: Fault | None, most_torn: int
-) -> None:
+) -> str:
+    """Cut off what is not whole; why records are missing now."""
     path, offset = segment.path, segment.offset
-    torn = path.stat().st_size - offset
+    torn, lost = path.stat().st_size - offset, DIED
     if torn > (most_torn if fault is None or fault.torn else 0):
         aside = path.with_name(path.name + ASIDE)
         _do("moved aside", aside, lambda: _copy_tail(path, offset, aside))
+        lost = f"{path.name} was damaged, {torn} bytes of it are in {aside.name}"
     if torn:
         log.warning(
             "%s: %d bytes after byte %d were cut off (%s)",
@@ -103,6 +104,7 @@ def _cut(
         )
     end = encode_end(RECOVERED, number, segment.next_block)
     _do("mended", path, lambda: _finish(path, offset, end))
+    return lost
 
 
 def encode_end(code: int, segment: int, block: int) -> bytes:

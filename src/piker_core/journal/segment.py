@@ -88,20 +88,10 @@ class SegmentReader:
         The same again until it is accepted. At the end of a complete segment `end` is
         set. Raises JournalError.
         """
-        size = os.fstat(self._file).st_size
-        if self.end is not None:
-            more = size - self.offset
-            return Fault(f"{more} bytes after its end", torn=False) if more else None
-        if size <= self.offset:
-            short = Fault("it has become shorter", torn=False)
-            return short if size < self.offset else None
-        found = self._read_stored(size)
-        if isinstance(found, Fault):
+        found = self.read_stored()
+        if not isinstance(found, tuple):
             return found
         block, stored = found
-        if block.end:
-            self.accept(block)
-            return self.read_block()
         try:
             raw = unpack(stored, block.raw) if block.code == ZSTD else stored
         except Malformed as error:
@@ -116,8 +106,23 @@ class SegmentReader:
         else:
             self.next_block += 1
 
-    def _read_stored(self, size: int) -> tuple[Block, bytes] | Fault:
-        """The next block as it is stored, all but its compression checked."""
+    def read_stored(self) -> tuple[Block, bytes] | Fault | None:
+        """The next block as `read_block` has it, but its payload as it is stored."""
+        size = os.fstat(self._file).st_size
+        if self.end is not None:
+            more = size - self.offset
+            return Fault(f"{more} bytes after its end", torn=False) if more else None
+        if size <= self.offset:
+            short = Fault("it has become shorter", torn=False)
+            return short if size < self.offset else None
+        found = self._read_checked(size)
+        if isinstance(found, tuple) and found[0].end:
+            self.accept(found[0])
+            return self.read_stored()
+        return found
+
+    def _read_checked(self, size: int) -> tuple[Block, bytes] | Fault:
+        """The next block or end, if its size, checksum and place are right."""
         raw = self._read(BLOCK.size, self.offset)
         if len(raw) < BLOCK.size:
             return Fault(f"{len(raw)} bytes of a block's head", torn=True)

@@ -9,7 +9,7 @@ import msgspec
 
 from piker_core.errors import JournalError
 from piker_core.journal.disk import SegmentWriter, Written
-from piker_core.journal.layout import MOST_RAW, RECORD
+from piker_core.journal.layout import MOST_BODY, RECORD
 from piker_core.journal.queue import BlockQueue
 from piker_core.journal.records import Kind, Lost
 
@@ -125,10 +125,11 @@ class JournalWriter:
             return
         lock, self._lock = self._lock, -1
         try:
-            self._put_rest()
+            error = self._put_rest()
             left = self._queue.close()
-            error = self._queue.error
-            self._queue.error = None
+            error, self._queue.error = self._queue.error or error, None
+            self.lost += left
+            left += self._missing.records or 0 if self._missing else 0
             if left or error:
                 more = f"; {left} records were not written" if left else ""
                 raise JournalError(f"{error or self.folder}{more}")
@@ -136,12 +137,19 @@ class JournalWriter:
             self._block_bytes = -1
             os.close(lock)
 
-    def _put_rest(self) -> None:
+    def _put_rest(self) -> JournalError | None:
+        """Hand over all there is, for which the disk must have caught up."""
+        error = None
         if self._parts:
             self._put(self._parts, self._held)
             self._parts, self._held = [], 0
         if self._missing is not None:
+            try:
+                self._queue.wait()
+            except JournalError as failed:
+                error = failed
             self._put_missing()
+        return error
 
     def _hand_over(self) -> None:
         """Give the block to the queue; tell what is wrong, once."""
@@ -150,10 +158,11 @@ class JournalWriter:
         if self._block_bytes < 0:
             raise JournalError(f"journal {self.folder} is closed")
         size = len(parts[-1])
-        if size > MOST_RAW:
+        if size > RECORD.size + MOST_BODY:
             self._parts, self._held = parts[:-1], held - size
             raise ValueError(
-                f"a record of {size} bytes cannot be written, {MOST_RAW} are the most"
+                f"a body of {size - RECORD.size} bytes cannot be written, "
+                f"{MOST_BODY} are the most"
             )
         if size >= self._block_bytes and len(parts) > 1:
             self._put(parts[:-1], held - size)
