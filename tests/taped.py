@@ -26,6 +26,7 @@ class Tape:
         self.epoch = 0
         self.broken = False
         self.connections = 0
+        self.lost: list[str] = []
 
     def write(self, kind: int, body: bytes, source: int, time_ns: int = 0) -> None:
         if self.broken:
@@ -33,6 +34,10 @@ class Tape:
             return
         time_ns = time_ns or time.time_ns()
         self.records.append(Record(int(kind), time_ns, source, body))
+
+    def lose(self, cause: str) -> None:
+        self.lost.append(cause)
+        self.epoch += 1
 
     def number_connection(self) -> int:
         self.connections += 1

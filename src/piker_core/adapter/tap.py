@@ -7,7 +7,6 @@
    its ticks are the very ones of the frame. What cannot be named is written whole.
 """
 
-from collections import Counter
 from collections.abc import Callable, Coroutine, Mapping
 from contextvars import ContextVar
 from decimal import Decimal
@@ -24,7 +23,7 @@ from piker_core.channel import EngineChannel
 from piker_core.core.engine import BarWriter, FeedEngine, Market
 from piker_core.core.rings import attach_bars
 from piker_core.dtypes import OHLCV_DTYPE, TICK_DTYPE, TICK_TYPES
-from piker_core.journal.records import Kind, Lost
+from piker_core.journal.records import Kind
 
 FOUND_ROWS = 3600
 """So many of the newest rows are written of a ring that was there already."""
@@ -45,6 +44,9 @@ class Sink(Protocol):
     def write(self, kind: int, body: bytes, source: int, time_ns: int = 0) -> None:
         """Write a record, by default of now."""
 
+    def lose(self, cause: str) -> None:
+        """What should be written cannot be."""
+
     def number_connection(self) -> int:
         """The number of another connection."""
 
@@ -56,7 +58,7 @@ class Frame:
 
     def __init__(self, number: int, epoch: int) -> None:
         self.number, self.epoch = number, epoch
-        self.parts: Counter[str] = Counter()
+        self.parts: dict[str, int] = {}
 
 
 class Mark:
@@ -93,9 +95,17 @@ class Tap:
         self.write(Kind.SESSION, msgspec.structs.replace(self._began, ended=True))
 
     def write(self, kind: Kind, event: events.Body) -> None:
-        """Write an event; what was taken before and not pushed comes first."""
+        """Write an event; what was taken before and not pushed comes first.
+
+        One that cannot be written is a hole, and no error.
+        """
         self.settle()
-        self._sink.write(kind, events.encode_body(event), self.source)
+        try:
+            body = events.encode_body(event)
+        except (TypeError, ValueError) as error:
+            self._sink.lose(f"a record cannot be written: {error!r}")
+        else:
+            self._sink.write(kind, body, self.source)
 
     def settle(self) -> None:
         """What was taken last is not pushed at once."""
@@ -201,7 +211,7 @@ class Tap:
             quote = normalize(symbol, *arguments)
             frame = _frame.get()
             if frame is not None:
-                part = frame.parts[symbol]
+                part = frame.parts.get(symbol, 0)
                 frame.parts[symbol] = part + 1
                 self._note_take(frame, symbol, part, quote)
             return quote
@@ -226,8 +236,7 @@ class Tap:
         try:
             self._push(quote)
         except (TypeError, ValueError, LookupError, AttributeError) as error:
-            lost = Lost(records=1, cause=f"a quote cannot be written: {error!r}")
-            self._sink.write(Kind.LOST, msgspec.json.encode(lost), self.source)
+            self._sink.lose(f"a quote cannot be written: {error!r}")
 
     def _push(self, quote: Any) -> None:
         mark = _mark_of(quote)
