@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
+from numpy.lib.recfunctions import repack_fields
 from numpy.typing import NDArray
 
 import piker_core as pk
@@ -67,9 +68,20 @@ def play(records: Iterable[Record], namespace: str) -> tuple[Rings, Counts]:
         pk.remove_segments(namespace)
 
 
+MOST_TICKS = 4000
+TICK_FIELDS = [name for name in pk.TICK_DTYPE.names or () if name != "recv_ns"]
+
+
 def rings(fqmes: Iterable[str], namespace: str) -> Rings:
-    """All rows of some markets."""
-    found = {}
+    """All rows of some markets, by name and period; 0: their provider's newest ticks.
+
+    When a tick was received is left out: that is when it was replayed.
+    """
+    found: Rings = {}
+    for provider in {fqme.rpartition(".")[2] for fqme in fqmes}:
+        with pk.attach_ticks(provider, namespace=namespace) as ring:
+            ticks = ring.cursor(start="oldest").poll(ring.capacity)[-MOST_TICKS:]
+            found[provider, 0] = repack_fields(ticks[TICK_FIELDS])
     for fqme in fqmes:
         for period in (1, 60):
             with pk.attach_bars(fqme, period=period, namespace=namespace) as bars:
