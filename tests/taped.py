@@ -13,7 +13,8 @@ import piker_core as pk
 from piker_core.adapter import events
 from piker_core.adapter.played import Counts
 from piker_core.adapter.player import Player
-from piker_core.adapter.tap import Tap, TappedEngine
+from piker_core.adapter.tap import Tap
+from piker_core.adapter.tapped import TappedEngine
 from piker_core.journal import Record
 
 Rings = dict[tuple[str, int], NDArray[np.void]]

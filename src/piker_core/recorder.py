@@ -16,7 +16,8 @@ import msgspec
 
 from piker_core.adapter import events
 from piker_core.adapter.frames import Frames, Tapes
-from piker_core.adapter.tap import Tap, TappedEngine
+from piker_core.adapter.tap import Tap
+from piker_core.adapter.tapped import TappedEngine
 from piker_core.core.engine import FeedEngine
 from piker_core.core.ticks import attach_ticks
 from piker_core.errors import PikerError
