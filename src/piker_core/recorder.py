@@ -124,10 +124,13 @@ class Recorder:
     async def record_ticks(self, provider: str, namespace: str | None) -> None:
         """Write the records of a provider's tick ring as they are, for ever."""
         with attach_ticks(provider, namespace=namespace) as ring:
-            cursor = ring.cursor("live")
+            cursor, lost = ring.cursor("live"), 0
             while True:
                 await cursor.ready()
-                rows = cursor.poll()
+                rows, before = cursor.poll(), lost
+                lost = cursor.lost
+                if lost > before:
+                    self._complain(f"{lost - before} ticks were overwritten unread")
                 self.write(Kind.TICKS, rows.tobytes(), 0)
 
 
