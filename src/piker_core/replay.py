@@ -39,7 +39,7 @@ async def replay(
 
     `speed`: 1 is real time, 10 ten times as fast, 0 as fast as it goes. Raises
     JournalError if there is no journal, SegmentError if the namespace has rings of its
-    providers already, NotFound if one of these is not installed.
+    providers already, NotFound if one that is needed to decode frames is not installed.
     """
     if not speed >= 0:
         raise ValueError(f"speed {speed!r} must be 0 or a positive factor")
