@@ -1,6 +1,7 @@
 """A journal that is cut or damaged gives its beginning, and says where it ends."""
 
 import os
+import shutil
 import struct
 import zlib
 from pathlib import Path
@@ -10,8 +11,16 @@ import pytest
 
 from piker_core.errors import JournalError
 from piker_core.journal import Cut, Kind, Lost, open_journal, read_journal
-from piker_core.journal.layout import BLOCK, HEADER, RECORD, ZSTD, Block, encode_block
-from piker_core.journal.packing import open_packer
+from piker_core.journal.layout import (
+    BLOCK,
+    HEADER,
+    RECORD,
+    ZSTD,
+    Block,
+    Malformed,
+    encode_block,
+)
+from piker_core.journal.packing import open_packer, unpack
 from tests.journal_making import BASE_NS, frame, frames, read, segments, write
 
 COUNT = 12
@@ -122,6 +131,20 @@ def test_segments_in_each_others_place_or_of_another_journal_are_refused(
     assert read(tmp_path / "a") == (frames(9), None)
 
 
+def test_a_segment_of_a_copy_that_went_its_own_way_is_refused(tmp_path: Path) -> None:
+    ours, copy = tmp_path / "ours", tmp_path / "copy"
+    write(ours, frames(3), **SMALL)
+    shutil.copytree(ours, copy)
+    for folder, count in ((ours, 3), (copy, 9)):
+        write(folder, frames(count, start=3), **SMALL)
+        write(folder, frames(3, start=3 + count), **SMALL)
+    assert read(ours) == (frames(9), None) and read(copy) == (frames(15), None)
+    shutil.copy(segments(copy)[2], segments(ours)[2])
+    count, cut = check_prefix(ours)
+    assert count == 6 and cut is not None
+    assert cut.reason == "it begins with block 4, not 2"
+
+
 def test_a_file_that_is_none_of_ours_is_a_cut_and_nothing_is_written_behind_it(
     tmp_path: Path,
 ) -> None:
@@ -169,6 +192,9 @@ BOMB = open_packer(1)(bytes(1 << 28))
 RAW = RECORD.pack(4, 0, BASE_NS, 5) + b"hello"
 
 
+TWO = open_packer(1)(bytes(500)) + open_packer(1)(bytes(500))
+
+
 def head(code: int, stored: int, raw: int, records: int = 1) -> Block:
     return Block(False, code, stored, raw, records, 0, 0, BASE_NS, BASE_NS, 0)
 
@@ -177,8 +203,8 @@ def head(code: int, stored: int, raw: int, records: int = 1) -> Block:
     ("block", "payload"),
     [
         pytest.param(head(ZSTD, len(BOMB), 60_000), BOMB, id="bomb"),
-        pytest.param(head(ZSTD, len(BOMB), 2**32 - 1), BOMB, id="long"),
-        pytest.param(head(ZSTD, len(BOMB), 1 << 25, 2), BOMB, id="long, of two"),
+        pytest.param(head(0, 2 * len(RAW), 2 * len(RAW)), RAW * 2, id="more records"),
+        pytest.param(head(ZSTD, len(TWO), 500), TWO, id="two frames"),
         pytest.param(head(ZSTD, 20, 1000), bytes(20), id="no frame"),
         pytest.param(head(ZSTD, 9, 1000), open_packer(1)(bytes(1000))[:9], id="part"),
         pytest.param(head(0, len(RAW), len(RAW) + 1), RAW, id="stored is not raw"),
@@ -195,6 +221,39 @@ def test_a_forged_block_is_a_cut_and_takes_no_memory(
 ) -> None:
     cut = forge(tmp_path, block, payload)
     assert cut is not None and cut.cut_at == HEADER.size
+
+
+@pytest.mark.parametrize(("raw", "records"), [(2**32 - 1, 1), (1 << 25, 2)])
+def test_a_block_that_would_be_too_long_is_not_even_unpacked(
+    raw: int, records: int, tmp_path: Path
+) -> None:
+    cut = forge(tmp_path, head(ZSTD, len(BOMB), raw, records), BOMB)
+    assert cut is not None
+    assert cut.reason == f"a block of {len(BOMB)} bytes for {raw}"
+
+
+def test_an_end_with_records_is_none(tmp_path: Path) -> None:
+    end = Block(True, 1, 0, 0, 5, 0, 0, 0, 0, 0)
+    cut = forge(tmp_path, end, b"")
+    assert cut is not None and cut.reason == "an end that is none"
+
+
+@pytest.mark.parametrize("length", [999, 1001])
+def test_a_frame_is_of_the_length_that_its_block_says(length: int) -> None:
+    with pytest.raises(Malformed, match="not of the"):
+        unpack(open_packer(1)(bytes(1000)), length)
+    assert unpack(open_packer(1)(bytes(1000)), 1000) == bytes(1000)
+
+
+def test_a_header_of_this_version_has_nothing_more_in_it(tmp_path: Path) -> None:
+    write(tmp_path, frames(3))
+    path = segments(tmp_path)[0]
+    raw = bytearray(path.read_bytes())
+    raw[50] = 1
+    raw[60:64] = struct.pack("<I", zlib.crc32(raw[:60]))
+    path.write_bytes(raw)
+    found, cut = read(tmp_path)
+    assert found == [] and cut is not None and "more in it" in cut.reason
 
 
 def test_a_good_block_among_the_forged_ones_is_read(tmp_path: Path) -> None:
@@ -236,15 +295,16 @@ def test_the_next_writer_goes_on_behind_the_last_whole_block(tmp_path: Path) -> 
         assert not list(folder.glob("*.torn")), "half a block is nothing to keep"
 
 
+@pytest.mark.parametrize(("block", "byte"), [(2, 9), (3, 0)])
 def test_more_than_half_a_block_is_moved_aside(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+    block: int, byte: int, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = left_open(tmp_path)
     raw = path.read_bytes()
-    at = block_ends(raw)[2]
-    damaged = raw[: at + 9] + b"\xff" + raw[at + 10 :]
+    at = block_ends(raw)[block]
+    damaged = raw[: at + byte] + b"\xff" + raw[at + byte + 1 :]
     path.write_bytes(damaged)
-    lost = mended(tmp_path, 6)
+    lost = mended(tmp_path, 3 * block)
     assert lost.cause.startswith(f"{path.name} was damaged")
     assert (tmp_path / f"{path.name}.torn").read_bytes() == damaged[at:]
     assert f"{len(damaged) - at} bytes after byte {at} were cut off" in caplog.text
@@ -277,12 +337,24 @@ def test_a_living_writer_with_a_half_written_block_is_no_damage(tmp_path: Path) 
         whole = path.read_bytes()
         with read_journal(tmp_path) as reader:
             assert len(list(reader)) == 1
-            for part in (whole[64:70], whole[64:130]):
+            rewritten = whole[64:-9] + bytes(9)
+            for part in (whole[64:70], whole[64:130], whole[64:-1], rewritten):
                 path.write_bytes(whole + part)
                 assert not list(reader) and reader.cut is None and reader.writing
             path.write_bytes(whole + b"x" * 60)
             assert not list(reader)
             assert reader.cut is not None and reader.cut.cut_at == len(whole)
+
+
+def test_an_earlier_segment_is_damaged_whether_or_not_a_writer_lives(
+    tmp_path: Path,
+) -> None:
+    write(tmp_path, frames(COUNT), **SMALL)
+    path = segments(tmp_path)[0]
+    with open_journal(tmp_path, **SMALL):  # type: ignore[arg-type]
+        os.truncate(path, path.stat().st_size - BLOCK.size - 1)
+        count, cut = check_prefix(tmp_path)
+    assert count == 9 and cut is not None and len(cut.later) == 1
 
 
 def test_a_writer_that_dies_under_a_reader_leaves_a_cut(tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ from piker_core.journal import (
     open_journal,
 )
 from piker_core.journal import queue as block_queue
+from piker_core.journal.disk import Settings
 from tests.commands import private_shm
 from tests.journal_making import frame, frames, read, segments, write
 
@@ -136,6 +137,46 @@ def test_what_has_no_room_to_wait_is_counted_and_the_journal_says_so(
         n for n, m in enumerate(numbers) if m >= 0
     ]
     assert [each.cause for each in losses] == ["the disk does not keep up"]
+
+
+class OneByOne:
+    """Stands in for a `SegmentWriter`: writes a block for each that it is let."""
+
+    path = Path("journal")
+    settings = Settings(folder=path, segment_bytes=1, fsync_close=False, fsync_s=None)
+
+    def __init__(self) -> None:
+        self.let = threading.Semaphore(0)
+        self.blocks: list[list[bytes]] = []
+
+    def write(self, parts: list[bytes]) -> None:
+        self.let.acquire()
+        self.blocks.append(parts)
+
+    def sync_due_s(self) -> None:
+        return None
+
+    def end_segment(self, code: int) -> None: ...
+
+    def close(self) -> None: ...
+
+
+def test_a_queue_that_was_full_takes_nothing_until_half_of_it_is_free() -> None:
+    writer = OneByOne()
+    queue = block_queue.BlockQueue(writer, 100)  # type: ignore[arg-type]
+    parts = [[b"%d" % number] for number in range(9)]
+    assert all(queue.put(each, 20) for each in parts[:5])
+    assert not queue.put(parts[5], 20)
+    assert "100 bytes wait" in str(queue.take_error())
+    writer.let.release()
+    queue.wait(80)
+    assert not queue.put(parts[6], 20) and queue.error is None
+    writer.let.release(2)
+    queue.wait(40)
+    assert queue.put(parts[7], 10)
+    writer.let.release(9)
+    assert queue.close() == 0
+    assert writer.blocks == [*parts[:5], parts[7]]
 
 
 def test_what_is_lost_to_a_full_disk_is_said_even_if_nothing_follows(
