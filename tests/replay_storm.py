@@ -67,7 +67,7 @@ async def replay_storm(
         wrong.append(f"the journal: {first}")
     counts = first.counts
     return {
-        "rows": sum(map(len, live.values())),
+        "rows": sum(len(rows) for (_, period), rows in live.items() if period),
         "frames": counts.frames,
         "records": counts.records,
         "ticks": counts.ticks,

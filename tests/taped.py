@@ -6,13 +6,15 @@ from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
+from numpy.lib.recfunctions import repack_fields
 from numpy.typing import NDArray
 
 import piker_core as pk
 from piker_core.adapter import events
 from piker_core.adapter.played import Counts
 from piker_core.adapter.player import Player
-from piker_core.adapter.tap import Tap, TappedEngine
+from piker_core.adapter.tap import Tap
+from piker_core.adapter.tapped import TappedEngine
 from piker_core.journal import Record
 
 Rings = dict[tuple[str, int], NDArray[np.void]]
@@ -26,6 +28,7 @@ class Tape:
         self.epoch = 0
         self.broken = False
         self.connections = 0
+        self.lost: list[str] = []
 
     def write(self, kind: int, body: bytes, source: int, time_ns: int = 0) -> None:
         if self.broken:
@@ -33,6 +36,10 @@ class Tape:
             return
         time_ns = time_ns or time.time_ns()
         self.records.append(Record(int(kind), time_ns, source, body))
+
+    def lose(self, cause: str) -> None:
+        self.lost.append(cause)
+        self.epoch += 1
 
     def number_connection(self) -> int:
         self.connections += 1
@@ -62,9 +69,20 @@ def play(records: Iterable[Record], namespace: str) -> tuple[Rings, Counts]:
         pk.remove_segments(namespace)
 
 
+MOST_TICKS = 4000
+TICK_FIELDS = [name for name in pk.TICK_DTYPE.names or () if name != "recv_ns"]
+
+
 def rings(fqmes: Iterable[str], namespace: str) -> Rings:
-    """All rows of some markets."""
-    found = {}
+    """All rows of some markets, by name and period; 0: their provider's newest ticks.
+
+    When a tick was received is left out: that is when it was replayed.
+    """
+    found: Rings = {}
+    for provider in {fqme.rpartition(".")[2] for fqme in fqmes}:
+        with pk.attach_ticks(provider, namespace=namespace) as ring:
+            ticks = ring.cursor(start="oldest").poll(ring.capacity)[-MOST_TICKS:]
+            found[provider, 0] = repack_fields(ticks[TICK_FIELDS])
     for fqme in fqmes:
         for period in (1, 60):
             with pk.attach_bars(fqme, period=period, namespace=namespace) as bars:

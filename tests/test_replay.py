@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import trio
+import trio.testing
 
 import piker_core as pk
 from piker_core.cli import failures
@@ -358,6 +359,7 @@ async def test_recorded_rings_are_those_of_the_namespace(
     digests = [
         (d.market, d.period, d.digest)
         for (fqme, period), rows in rings(FQMES, namespace).items()
+        if period
         for d in day_digests(fqme, period, rows[:-1])
     ]
     done = await run("verify", str(tmp_path), "--json")
@@ -381,3 +383,19 @@ def test_a_provider_that_is_not_installed_is_played_by_its_quotes(
     [(fqme, _, rows), _], report = replay_bars(tmp_path)
     assert fqme == "aaa.acme" and rows["volume"].tolist() == [2.0]
     assert report.counts.unknown == 0
+
+
+def test_frames_of_a_provider_that_is_not_installed_are_one_sentence(
+    namespace: str, tmp_path: Path
+) -> None:
+    with open_journal(tmp_path) as journal:
+        for kind, body in (
+            (Kind.SESSION, b'{"provider":"acme","engine":1,"module":"no.such.one"}'),
+            (Kind.MARKET, b'{"fqme":"aaa.acme","number":0,"options":{}}'),
+            (Kind.OPENED, b'{"url":"ws://acme","engine":1}'),
+            (Kind.RECEIVED, b"{}"),
+            (Kind.QUOTE, b'{"frame":1}'),
+        ):
+            journal.append(kind, 1_700_000_000 * NS, body, 1)
+    done = invoke("replay", str(tmp_path), "--namespace", namespace)
+    assert "no.such.one" in told_once(done, failures.MISSING)

@@ -339,3 +339,22 @@ def test_what_cannot_be_played_is_counted_and_changes_nothing(namespace: str) ->
     played, counts = play([*tape.records[:2], *odd], f"{namespace}a")
     assert counts.unknown == len(odd)
     assert len(played[FQME, 1]) == 0
+
+
+class Odd:
+    """Something that the engine reads as a quote and JSON does not know."""
+
+    symbol, last = "xbtusd", None
+    ticks = ({"type": "x\udc80"},)
+
+    def get(self, name: str) -> Any:
+        return getattr(self, name)
+
+
+def test_what_cannot_be_written_is_a_hole_and_no_error(namespace: str) -> None:
+    tape = Tape()
+    with tapped(tape, namespace) as engine:
+        market = engine.add_market(FQME)
+        assert engine.push(Odd()) == 0
+        market.set_status("live", reason="a\udc80")
+    assert len(tape.lost) == 2 and tape.epoch == 2

@@ -19,7 +19,7 @@ from piker_core.core.ticks import TickReader, attach_ticks
 from piker_core.feeder import unknown_mkt
 from piker_core.provider import find_provider
 from piker_core.quotes import Quote, QuoteStream
-from piker_core.recorder import Recorder, recording
+from piker_core.recorder import Recorder, RecorderStatistics, recording
 from piker_core.source import Source
 from piker_core.symbols import MktPair, parse_fqme
 from piker_core.tasks import open_nursery
@@ -54,6 +54,12 @@ class Feed:
         self.flumes: dict[str, Flume] = {}
         self._sources = sources
         self._tick_throttle = tick_throttle
+
+    @property
+    def journal(self) -> RecorderStatistics | None:
+        """Counters of the journal in which this feed is recorded, None without one."""
+        recorder = self._sources[0].recorder
+        return recorder.statistics() if recorder else None
 
     @property
     def roles(self) -> dict[str, str]:

@@ -16,12 +16,15 @@ import msgspec
 
 from piker_core.adapter import events
 from piker_core.adapter.frames import Frames, Tapes
-from piker_core.adapter.tap import Tap, TappedEngine
+from piker_core.adapter.tap import Tap
+from piker_core.adapter.tapped import TappedEngine
 from piker_core.core.engine import FeedEngine
 from piker_core.core.ticks import attach_ticks
 from piker_core.errors import PikerError
 from piker_core.journal import open_journal
-from piker_core.journal.records import Kind
+from piker_core.journal.records import Kind, Lost
+
+MOST_CAUSE = 500
 
 log = logging.getLogger("piker_core.record")
 
@@ -46,7 +49,7 @@ class Recorder:
         self.epoch = 0
         self._journal = journal
         self._engines = self._connections = 0
-        self._records = self._frames = self._bytes = self._lost = 0
+        self._records = self._frames = self._bytes = self._lost = self._left_out = 0
         self._trouble = ""
 
     def statistics(self) -> RecorderStatistics:
@@ -55,7 +58,7 @@ class Recorder:
             records=self._records,
             frames=self._frames,
             bytes=self._bytes,
-            lost=self._lost,
+            lost=self._lost + self._left_out,
             trouble=self._trouble,
         )
 
@@ -68,8 +71,10 @@ class Recorder:
         """Write a record, by default of now. Raises nothing."""
         try:
             self._journal.append(kind, time_ns or time.time_ns(), body, source)
+        except ValueError as error:
+            self.lose(str(error))
         except (PikerError, OSError) as error:
-            self._complain(error)
+            self._complain(str(error))
         self._records += 1
         self._frames += kind == Kind.RECEIVED
         self._bytes += len(body)
@@ -77,17 +82,25 @@ class Recorder:
             self._lost = self._journal.lost
             self.epoch += 1
 
-    def _complain(self, error: Exception) -> None:
+    def lose(self, cause: str) -> None:
+        """What should be written cannot be: say so here and there."""
+        self._complain(cause)
+        self.epoch += 1
+        self._left_out += 1
+        lost = Lost(records=1, cause=cause[:MOST_CAUSE])
+        self.write(Kind.LOST, msgspec.json.encode(lost), 0)
+
+    def _complain(self, text: str) -> None:
         if not self._trouble:
-            log.error("the journal is in trouble, feeds go on: %s", error)
-        self._trouble = str(error) or type(error).__name__
+            log.error("the journal is in trouble, feeds go on: %s", text)
+        self._trouble = text
 
     def finish(self) -> None:
         """Write the rest; what cannot be written is said and counted, not raised."""
         try:
             self._journal.close()
         except PikerError as error:
-            self._complain(error)
+            self._complain(str(error))
         self._lost = self._journal.lost
 
     @contextmanager
@@ -111,10 +124,13 @@ class Recorder:
     async def record_ticks(self, provider: str, namespace: str | None) -> None:
         """Write the records of a provider's tick ring as they are, for ever."""
         with attach_ticks(provider, namespace=namespace) as ring:
-            cursor = ring.cursor("live")
+            cursor, lost = ring.cursor("live"), 0
             while True:
                 await cursor.ready()
-                rows = cursor.poll()
+                rows, before = cursor.poll(), lost
+                lost = cursor.lost
+                if lost > before:
+                    self._complain(f"{lost - before} ticks were overwritten unread")
                 self.write(Kind.TICKS, rows.tobytes(), 0)
 
 

@@ -18,7 +18,7 @@ from piker_core.adapter.played import Counts
 from piker_core.adapter.player import Player
 from piker_core.core.rings import attach_bars, checked_namespace
 from piker_core.journal import Cut, read_journal
-from piker_core.segments import remove_segments
+from piker_core.segments import list_segments, remove_segments
 
 NS = 1_000_000_000
 YIELD_EVERY = 256
@@ -39,7 +39,7 @@ async def replay(
 
     `speed`: 1 is real time, 10 ten times as fast, 0 as fast as it goes. Raises
     JournalError if there is no journal, SegmentError if the namespace has rings of its
-    providers already, NotFound if one of these is not installed.
+    providers already, NotFound if one that is needed to decode frames is not installed.
     """
     if not speed >= 0:
         raise ValueError(f"speed {speed!r} must be 0 or a positive factor")
@@ -68,15 +68,14 @@ def replay_bars(
     namespace = f"replay{getpid()}"
     try:
         report = trio.run(lambda: replay(folder, namespace=namespace))
-        return list(_rows(namespace, report.markets)), report
+        return list(_rows(namespace)), report
     finally:
         remove_segments(namespace, force=True)
 
 
-def _rows(
-    namespace: str, fqmes: list[str]
-) -> Iterator[tuple[str, int, NDArray[np.void]]]:
-    for fqme in fqmes:
-        for period in (1, 60):
-            with attach_bars(fqme, period=period, namespace=namespace) as bars:
-                yield fqme, period, bars.snapshot(bars.head - bars.first)
+def _rows(namespace: str) -> Iterator[tuple[str, int, NDArray[np.void]]]:
+    for ring in list_segments(namespace):
+        if ring.kind == "bars":
+            name = ring.fqme, ring.period
+            with attach_bars(name[0], period=name[1], namespace=namespace) as bars:
+                yield *name, bars.snapshot(bars.head - bars.first)

@@ -13,6 +13,7 @@
     frames         how frames are decoded once more
     events         what is written down of a feed
     tap            what goes on between a feed and its engine, written down
+    tapped         an engine behind a tap
     played         an engine of what was written down
     player         all of them
     continuity     which trades are missing

@@ -7,7 +7,7 @@ import msgspec
 
 from piker_core.adapter import events
 from piker_core.adapter.played import BareEngine, Counts, PlayedEngine
-from piker_core.errors import PikerError, SegmentError
+from piker_core.errors import JournalError, NotFound, PikerError, SegmentError
 from piker_core.journal.records import Kind, Lost, Record
 from piker_core.segments import list_segments
 
@@ -42,11 +42,15 @@ class Player:
             played.engine.close()
 
     def play(self, record: Record) -> None:
-        """One record. Raises SegmentError and OSError of the rings."""
+        """One record.
+
+        Raises SegmentError and OSError of the rings; NotFound, JournalError if the
+        provider that is needed to decode frames is not there, or cannot.
+        """
         self.counts.records += 1
         try:
             self._play(record)
-        except SegmentError:
+        except (SegmentError, NotFound, JournalError):
             raise
         except _UNPLAYABLE:
             self.counts.unknown += 1

@@ -24,8 +24,8 @@ def run_verify(out: Output, place: str, *, namespace: str | None) -> int:
     """Print the digests of a store, a journal or a namespace's rings; the exit code."""
     if bool(place) == (namespace is not None):
         return misused(
-            "verify takes the URL of a store, the folder of a journal or --namespace "
-            "NAME, and one of them"
+            "verify takes the folder of a journal, or either the URL of a store or "
+            "--namespace NAME"
         )
     if place and "://" not in place:
         return verify_journal(out, place)
