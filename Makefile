@@ -71,6 +71,7 @@ bench: develop
 	$(BIN)/python -m benchmarks.bench_fold $(ARGS)
 	$(BIN)/python -m benchmarks.bench_feed $(ARGS)
 	$(BIN)/python -m benchmarks.bench_binance $(ARGS)
+	$(BIN)/python -m benchmarks.bench_store $(ARGS)
 
 ## make clean    removes .venv, build products and caches
 clean:

@@ -19,15 +19,22 @@ from rich.table import Table
 
 import piker_core as pk
 
-PACKAGES = ("piker-core", "numpy", "trio", "websockets", "polars", "nautilus_trader")
+PACKAGES = (
+    *("piker-core", "numpy", "trio", "websockets", "pyarrow", "duckdb", "polars"),
+    "nautilus_trader",
+)
 NS = 1_000_000_000
 
 
 class Options(msgspec.Struct, frozen=True):
-    """What the command line says. `rounds`: how often everything is measured."""
+    """What the command line says. `rounds`: how often everything is measured.
+
+    `own` has the options of one benchmark alone.
+    """
 
     quick: bool
     rounds: int
+    own: argparse.Namespace = argparse.Namespace()
 
 
 class Case(msgspec.Struct, frozen=True):
@@ -177,15 +184,23 @@ def _command() -> str:
     return " ".join(["python -m", f"benchmarks.{module}", *sys.argv[1:]])
 
 
-def main(title: str, rows: Callable[[Options], Iterable[Row]]) -> None:
-    """Command line of a benchmark: measure its rows and print them as they come."""
-    parser = argparse.ArgumentParser(description=title)
+def main(
+    title: str,
+    rows: Callable[[Options], Iterable[Row]],
+    parser: argparse.ArgumentParser | None = None,
+) -> None:
+    """Command line of a benchmark: measure its rows and print them as they come.
+
+    `parser` has the options that are its own.
+    """
+    parser = parser or argparse.ArgumentParser()
+    parser.description = title
     parser.add_argument(
         "--quick", action="store_true", help="few rounds, rough figures"
     )
     parser.add_argument("--json", action="store_true", help="one object a line")
     arguments = parser.parse_args()
-    options = Options(arguments.quick, rounds=5 if arguments.quick else 60)
+    options = Options(arguments.quick, 5 if arguments.quick else 60, arguments)
     if arguments.json:
         _print_json(rows(options))
     else:

@@ -13,7 +13,7 @@ from benchmarks.common import Case, Options, measure
 from benchmarks.trades import Tape
 
 ROOT = Path(__file__).resolve().parents[1]
-MODULES = ("bench_ring", "bench_fold", "bench_feed", "bench_binance")
+MODULES = ("bench_ring", "bench_fold", "bench_feed", "bench_binance", "bench_store")
 
 
 def run(module: str, *options: str) -> str:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from piker_core.errors import StoreError
+from piker_core.store.rows import LONGEST_NAME, LONGEST_PERIOD
 
 WAIT_S = 30.0
 """How long a writer waits for another one of the same market."""
@@ -109,18 +110,26 @@ class Folder:
 def replace(path: Path, content: bytes) -> None:
     """Put a whole file in place of what is there, on disk when this returns."""
     temporary = path.with_name(TEMPORARY)
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     try:
-        with os.fdopen(os.open(temporary, flags, 0o666), "wb", buffering=0) as file:
-            rest = memoryview(content)
-            while rest:
-                rest = rest[file.write(rest) :]
-            os.fsync(file.fileno())
+        _write(temporary, content)
         temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
     sync_folder(path.parent)
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Make a file, on disk when this returns."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    file = os.open(path, flags, 0o666)
+    try:
+        rest = memoryview(content)
+        while rest:
+            rest = rest[os.write(file, rest) :]
+        os.fsync(file)
+    finally:
+        os.close(file)
 
 
 def sync_folder(path: Path) -> None:
@@ -185,13 +194,15 @@ def stored_series(root: Path) -> list[tuple[str, int]]:
         for provider in _names(root, PROVIDER)
         for market in _names(root / provider, MARKET)
         if market.endswith(f".{provider[9:]}")
+        if len(market[7:]) <= LONGEST_NAME
         for period in _names(root / provider / market, PERIOD)
+        if int(period[7:]) <= LONGEST_PERIOD
     ]
 
 
 def _names(folder: Path, pattern: re.Pattern[str]) -> list[str]:
     """Sorted names in a folder, which need not be there, that are of ours."""
-    with suppress(FileNotFoundError):
+    with suppress(FileNotFoundError, NotADirectoryError):
         with os.scandir(folder) as entries:
             names = [entry.name for entry in entries]
         return sorted(filter(pattern.fullmatch, names))
