@@ -109,8 +109,11 @@ async def open_feed(
     refuses or cannot be reached, FeedError if there is no price in time or the process
     that writes the provider's rings cannot be asked for a market, ConfigError: the same
     whether this process feeds a market or asks for it. `tick_throttle`: see
-    `Feed.stream`. `journal`: a folder in which is written down what this process feeds,
-    for `piker-core replay`; JournalError if it cannot be.
+    `Feed.stream`. `store`: URL of a store, by default `store` in [feed]; where this
+    process writes the rings, history comes from there as far as it goes, and closed
+    rows are kept there. `journal`: a folder in which is written down what this process
+    feeds, for `piker-core replay`. Raises StoreError, JournalError if they cannot be
+    opened.
     """
     space = checked_namespace(namespace)
     config = load_section("feed", FeedConfig)
@@ -126,25 +129,19 @@ async def open_feed(
         wanted.setdefault(provider, []).append(symbol)
     if not wanted:
         raise ValueError("open_feed() needs at least one market name")
-    providers = {name: find_provider(name) for name in wanted}
+    sources = [
+        Source(
+            find_provider(name), name, symbols=symbols, namespace=space, config=config
+        )
+        for name, symbols in wanted.items()
+    ]
+    feed = Feed(sources, tick_throttle)
     url = config.store if store is None else store
     async with AsyncExitStack() as stack, open_nursery() as nursery:
         recorder = stack.enter_context(recording(journal))
         kept = await stack.enter_async_context(_open_store(url))
-        sources = [
-            Source(
-                providers[name],
-                name,
-                symbols=symbols,
-                namespace=space,
-                config=config,
-                store=kept,
-                recorder=recorder,
-            )
-            for name, symbols in wanted.items()
-        ]
-        feed = Feed(sources, tick_throttle)
         for source in sources:
+            source.store, source.recorder = kept, recorder
             nursery.start_soon(source.run)
         for source in sources:
             await source.opened.wait()

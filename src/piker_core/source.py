@@ -69,16 +69,14 @@ class Source:
         symbols: list[str],
         namespace: str,
         config: FeedConfig,
-        store: "Store | None" = None,
-        recorder: Recorder | None = None,
     ) -> None:
         self.provider = provider
         self.name = name
         self.symbols = symbols
         self.namespace = namespace
         self.config = config
-        self.store = store
-        self.recorder = recorder
+        self.store: Store | None = None
+        self.recorder: Recorder | None = None
         self.role = "reader"
         self.first_quotes: dict[str, Quote] = {}
         self.opened = trio.Event()
