@@ -10,6 +10,7 @@ import gc
 import os
 import sys
 from collections.abc import AsyncGenerator, Sequence
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -29,6 +30,29 @@ async def read_lines(source: trio.abc.ReceiveStream) -> AsyncGenerator[str, None
         *lines, rest = (rest + bytes(chunk)).split(b"\n")
         for line in lines:
             yield line.decode()
+
+
+class Held(msgspec.Struct):
+    """Memory of this process, bytes; of it what the core's tables of ids take.
+
+    They take more with every trade, up to 1.5 MB a market. They are told from the rest
+    by their pages: nobody else here asks the kernel for small ones.
+    """
+
+    memory: int
+    tables: int
+
+
+def look_at_memory() -> Held:
+    """What is held now."""
+    memory, size, tables = resources().memory, 0, 0
+    with Path("/proc/self/smaps").open() as lines:
+        for key, *words in map(str.split, lines):
+            if key == "Anonymous:":
+                size = int(words[0]) * 1024
+            elif key == "VmFlags:" and "nh" in words:
+                tables += size
+    return Held(memory, tables)
 
 
 def resources() -> Resources:
@@ -69,7 +93,7 @@ async def serve(fqmes: Sequence[str], source: int, output: int) -> None:
             async for line in lines:
                 if line == "close":
                     break
-                await say(resources() if line == "look" else feed.statistics())
+                await say(look_at_memory() if line == "held" else feed.statistics())
         await say(await still_open(before))
 
 

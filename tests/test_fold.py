@@ -136,10 +136,15 @@ int main(void) {
     static const int64_t steps[] = {1, 7, 8, 64, 4096, 1000003, -1, INT64_C(1) << 33};
     for (unsigned s = 0; s < sizeof steps / sizeof *steps; s++) {
         pk_ids ids = {0};
+        const int64_t *place = NULL;
         for (int64_t n = 1; n <= 200000; n++) {
             if (pk_ids_has(&ids, n * steps[s]) || pk_ids_add(&ids, n * steps[s])) {
                 return 1;
             }
+            if (n > 1 && ids.order != place) {
+                return 2;
+            }
+            place = ids.order;
         }
         uint32_t run = 0, longest = 0, slots = 2 * ids.room;
         for (uint32_t i = 0; i < 2 * slots; i++) {

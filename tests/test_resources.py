@@ -1,5 +1,6 @@
 """Nothing is left behind: no descriptor, mapping, thread or segment."""
 
+import gc
 import os
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import trio
 import piker_core as pk
 from piker_core.segments import collect_segments
 from tests.ring_making import BASE_S, FQME, NS, make, open_rings, paths, trades_at
+from tests.storm_feed import look_at_memory
 
 ATTACHES, OPENS, WAITS = 10_000, 1_000, 200
 
@@ -48,6 +50,23 @@ def test_a_thousand_engines_leave_their_rings_and_nothing_else(namespace: str) -
     assert_held(before)
     assert len(paths(namespace)) == len(files) + 2
     assert pk.attach_bars(FQME, namespace=namespace).generation == OPENS
+
+
+async def test_tables_of_ids_take_what_they_hold_and_at_most_a_megabyte_and_a_half(
+    namespace: str,
+) -> None:
+    before = look_at_memory().tables
+    with open_rings(namespace) as (engine, market):
+        for known, most in ((1, 8), (300, 16), (5000, 176), (140_000, 1536)):
+            for number in range(market.last_id + 1, known + 1):
+                engine.push_trade(market, BASE_S * NS, 1.0, 1.0, id=number)
+            taken = (look_at_memory().tables - before) // 1024
+            if not taken:
+                pytest.skip("this kernel does not tell which pages are small ones")
+            assert most / 2 < taken <= most
+    del engine, market
+    gc.collect()
+    assert look_at_memory().tables == before
 
 
 def test_refused_attaches_and_openings_leave_nothing_behind(namespace: str) -> None:
