@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import trio
 from numpy.typing import NDArray
-from trio.testing import wait_all_tasks_blocked
+from trio.testing import MockClock, wait_all_tasks_blocked
 
 import piker_core as pk
 from piker_core.calendars import NS
@@ -88,6 +88,41 @@ def test_markets_are_compared_regularly_and_soon_after_a_subscription_began() ->
         turns.fail("a", 1000.0 * failure)
     assert not turns.is_due("a", 2, 10_300.0)  # ever less often
     assert turns.is_due("a", 2, 14_000.0)
+
+
+async def test_markets_are_compared_in_turn_while_history_can_be_had(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compared: list[str] = []
+    links = Links()
+
+    async def note(_: object, market: Any) -> None:
+        compared.append(market.symbol)
+        if market.symbol == "a":
+            raise ProviderError("its bars cannot be had")
+
+    monkeypatch.setattr(sweep, "compare", note)
+    markets = {name: SimpleNamespace(symbol=name, up_ns=1) for name in "ab"}
+    stream: Any = SimpleNamespace(
+        client=None,
+        config=Config(sweep_s=20.0),
+        lines=SimpleNamespace(session=SimpleNamespace(links=links)),
+        markets=markets,
+    )
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(sweep.sweep, stream)
+        await trio.sleep(SOON_S + 2)
+        assert compared == ["a", "b"]
+        links.take(2105, "HMDS data farm connection is broken:ushmds")
+        await trio.sleep(60)
+        assert compared == ["a", "b"]
+        links.take(2106, "HMDS data farm connection is OK:ushmds")
+        await trio.sleep(2)
+        assert compared == ["a", "b"] * 2
+        stream.lines.session = None
+        await trio.sleep(60)
+        assert compared == ["a", "b"] * 2
+        nursery.cancel_scope.cancel()
 
 
 class Archive:
