@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import trio
 from numpy.typing import NDArray
-from trio.testing import wait_all_tasks_blocked
+from trio.testing import MockClock, wait_all_tasks_blocked
 
 import piker_core as pk
 from piker_core.calendars import NS
@@ -90,6 +90,41 @@ def test_markets_are_compared_regularly_and_soon_after_a_subscription_began() ->
     assert turns.is_due("a", 2, 14_000.0)
 
 
+async def test_markets_are_compared_in_turn_while_history_can_be_had(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compared: list[str] = []
+    links = Links()
+
+    async def note(_: object, market: Any) -> None:
+        compared.append(market.symbol)
+        if market.symbol == "a":
+            raise ProviderError("its bars cannot be had")
+
+    monkeypatch.setattr(sweep, "compare", note)
+    markets = {name: SimpleNamespace(symbol=name, up_ns=1) for name in "ab"}
+    stream: Any = SimpleNamespace(
+        client=None,
+        config=Config(sweep_s=20.0),
+        lines=SimpleNamespace(session=SimpleNamespace(links=links)),
+        markets=markets,
+    )
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(sweep.sweep, stream)
+        await trio.sleep(SOON_S + 2)
+        assert compared == ["a", "b"]
+        links.take(2105, "HMDS data farm connection is broken:ushmds")
+        await trio.sleep(60)
+        assert compared == ["a", "b"]
+        links.take(2106, "HMDS data farm connection is OK:ushmds")
+        await trio.sleep(2)
+        assert compared == ["a", "b"] * 2
+        stream.lines.session = None
+        await trio.sleep(60)
+        assert compared == ["a", "b"] * 2
+        nursery.cancel_scope.cancel()
+
+
 class Archive:
     """TWS's history: TRADES in every second from `first_s` on."""
 
@@ -127,7 +162,7 @@ class Scene:
 
     def __init__(self, engine: pk.FeedEngine) -> None:
         self.now_s = int(time.time())
-        self.first_s = self.now_s - 22
+        self.first_s = self.now_s - 40
         self.engine = engine
         handle = engine.add_market(f"{FUTURE.symbol}.ib")
         self.hours = Hours({}, ZoneInfo("UTC"))
@@ -330,6 +365,30 @@ def test_a_market_is_sampled_only_if_its_trades_are_certain_not_to_be_told(
     for total in range(54, 58):
         sample(total, total - 46)
     assert look(watch.DECIDE_S) == 1
+
+
+async def test_a_return_so_short_that_no_clock_steps_leaves_nothing_on_record(
+    scene: Scene, namespace: str
+) -> None:
+    await scene.tell()
+    market, step = scene.market, scene.engine.step
+    at_ns = [scene.first_s * NS + round(second * NS) for second in (21, 24.6, 26.6)]
+    step(at_ns[0])
+    market.go_down("cut", at_ns[0])
+    step(at_ns[0] + 2 * NS)
+    for begun_ns in at_ns[1:]:
+        market.ask(begun_ns, by_tick=True)
+        market.tape.decide("ticks")
+        market.come_up(begun_ns)
+        if begun_ns == at_ns[1]:
+            market.go_down("cut", begun_ns + 2 * NS - 100)
+    step(at_ns[2] + 3 * NS)
+    await repair(scene.client, market)
+    with pk.attach_bars(f"{FUTURE.symbol}.ib", namespace=namespace) as bars:
+        open_gaps = [gap for gap in bars.gaps().tolist() if not gap[3]]
+        rows = bars.snapshot(bars.head - bars.first)
+    assert open_gaps == [] and len(rows) == 30
+    assert not (rows["flags"] & int(pk.BarFlag.SYNTHETIC_GAP)).any()
 
 
 async def test_losses_that_only_bars_tell_of_are_found_by_a_feed(

@@ -37,6 +37,8 @@ HOLD_S = 5.0
 _BEFORE_S = 2
 _EDGE_NS = 500_000_000
 """How long after a line's first word trades may still not be told on it."""
+_BEHIND_NS = 10 * NS
+"""The clock may be as late as that; older rows are missing as nothing was traded."""
 _SEAM_S = 60
 _FRESH_NS = 5 * NS
 """What is heard so soon after a line was asked for may be what was known before."""
@@ -222,7 +224,7 @@ class MarketFeed:
             self.seam = self._held = None
             self.started = False
         elif self.started and not self._lost_ns:
-            self._lost_ns, self._cause = heard_ns, cause[:39]
+            self._lost_ns, self._cause = self._rows_until_ns(heard_ns), cause[:39]
         self._why = cause
         if self._up:
             self._sampled = self.tape.source == "sampled"
@@ -244,6 +246,17 @@ class MarketFeed:
         if (status, reason) != self._said:
             self._said = (status, reason)
             self.handle.set_status(status, since_ns=since_ns, reason=reason)
+
+    def _rows_until_ns(self, heard_ns: int) -> int:
+        """The end of the newest row, if the clock has not come to what was heard last.
+
+        Of the rows that are missing the engine does not know that nothing was lost.
+        """
+        newest_ns = self._newest_row_ns()
+        if not newest_ns:
+            return heard_ns
+        rows_ns = newest_ns + int(min(self.handle.bars)) * NS
+        return min(heard_ns, max(rows_ns, heard_ns - _BEHIND_NS))
 
     def _newest_row_ns(self) -> int:
         times = self.handle.bars[min(self.handle.bars)].times()
