@@ -4,6 +4,7 @@ import sys
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -16,12 +17,13 @@ import piker_core as pk
 from piker_core.backfill import Filled, fill, fill_store, missing_spans
 from piker_core.dtypes import BarFlag
 from piker_core.frames import Pace
+from piker_core.store import open_store
 from tests.history_book import Book
 from tests.memory_store import MemoryStore
 
 FQME = "xbtusd.kraken"
 END = 1_700_000_400
-DAY = 86400
+HOUR, DAY, NS = 3600, 86400, 1_000_000_000
 
 
 async def filled_by(
@@ -133,6 +135,26 @@ async def test_the_forming_row_is_never_stored(
     newest_s = int(store.read_ohlcv(FQME, 60)["time"][-1])
     assert newest_s <= int(time.time()) - 60
     assert all(end_s <= time.time() for _, end_s in book.asked)
+
+
+@pytest.mark.parametrize("period", [1, 60])
+async def test_holes_a_listing_and_throttles_leave_an_exact_series_on_disk(
+    autojump_clock: trio.testing.MockClock, tmp_path: Path, period: int
+) -> None:
+    since_s = END - (9 * DAY if period == 60 else 6 * HOUR)
+    book = Book(since_s, period=period, most=720)
+    nap = (END - 5 * HOUR, END - 2 * HOUR)
+    weekend = (END - 4 * DAY, END - 2 * DAY)
+    book.holes = [nap, weekend]
+    book.errors = [pk.DataThrottle("slow down", retry_after=20.0), pk.NoData("none")]
+    true = book.rows(0, END)
+    with open_store(f"parquet://{tmp_path}") as store:
+        for _ in range(2):
+            await filled_by(book, store, since_s - DAY)
+        assert told(store.read_ohlcv(FQME, period)) == told(true)
+        gaps = [(g // NS, e // NS) for g, e in store.gaps(FQME, period).tolist()]
+    assert gaps == ([weekend, nap] if period == 60 else [nap])
+    assert len(book.asked) < 200
 
 
 async def test_progress_is_told_and_adds_up(

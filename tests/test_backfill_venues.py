@@ -110,3 +110,18 @@ async def test_nights_and_a_weekend_are_holes_on_record(url: str) -> None:
     for place in [*np.flatnonzero(np.diff(rows["time"]) != 60) + 1, len(rows)]:
         assert_candles(rows[begin:place], venue, "AAPL", 60)
         begin = place
+
+
+async def test_seconds_of_tws_come_in_frames_of_two_thousand(url: str) -> None:
+    pytest.importorskip("ib_async")
+    from tests.ib_gateway import front
+    from tests.test_ib_history import assert_candles, history, opened
+
+    async with opened() as (venue, client):
+        name, symbol = front(venue)
+        async with history(client, name) as get_ohlc:
+            with open_store(url) as store:
+                _, rows = await filled(store, get_ohlc, name, 1, time.time() - 9000)
+        assert (np.diff(rows["time"]) == 1).all() and len(rows) >= 8998
+        assert_candles(rows, venue, symbol, 1)
+        assert venue.statistics().requests["reqHistoricalData"] == 5

@@ -1,7 +1,10 @@
 """A feed with a store: it begins with what is there, and leaves what it has seen."""
 
 import os
+import subprocess
+import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +20,14 @@ from tests.history_book import Book
 
 FQME = "xbtusd.fakevenue"
 DAY = 86400
+WRITER = """
+import sys, trio, piker_core as pk
+async def main():
+    async with pk.open_feed(sys.argv[1:]) as feed:
+        print("open", flush=True)
+        await trio.sleep_forever()
+trio.run(main)
+"""
 BACKFILLED = int(BarFlag.BACKFILLED)
 
 
@@ -141,6 +152,42 @@ async def test_a_feed_that_is_opened_again_elsewhere_has_its_history_back(
     assert len(rows) > 1900
     assert plain(rows[same]) == plain(kept[np.isin(kept["time"], rows["time"][same])])
     assert books.asked_s(1) <= time.time() - again_s + 10
+
+
+@pytest.fixture
+def writer(url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """Another process, which feeds the market and keeps its rows."""
+    monkeypatch.setenv("PIKER_FEED__STORE", url)
+    path = os.pathsep.join([str(Path(__file__).parent), *sys.path])
+    child = subprocess.Popen(
+        [sys.executable, "-c", WRITER, FQME],
+        stdout=subprocess.PIPE,
+        env=os.environ | {"PYTHONPATH": path},
+    )
+    assert child.stdout is not None
+    with child.stdout:
+        assert child.stdout.readline() == b"open\n"
+        yield child
+        child.kill()
+        child.wait()
+
+
+async def test_what_a_killed_feed_had_not_stored_is_stored_by_who_takes_over(
+    writer: Any, url: str
+) -> None:
+    async with pk.open_feed([FQME]) as feed:
+        assert feed.roles == {"fakevenue": "reader"}
+        await trio.sleep(2.0)
+        writer.kill()
+        with trio.fail_after(30):
+            while feed.roles != {"fakevenue": "writer"}:
+                await trio.sleep(0.05)
+        await trio.sleep(1.5)
+    with open_store(url) as store, pk.attach_bars(FQME) as bars:
+        kept = store.read_ohlcv(FQME, 1)
+        ring = bars.snapshot(bars.capacity)
+    assert len(kept) >= 3 and plain(kept) == plain(ring[: len(kept)])
+    assert len(ring) - len(kept) <= 1
 
 
 async def test_a_provider_without_history_has_that_of_the_store(

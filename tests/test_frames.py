@@ -224,3 +224,16 @@ def test_a_plan_forgets_what_lies_before_the_beginning() -> None:
     plan = Plan([Span(0, 5000), Span(9000, 9500)], 1)
     assert plan.drop_before(3000) == [Span(0, 3000)]
     assert plan.spans == [Span(3000, 5000), Span(9000, 9500)]
+
+
+async def test_no_request_goes_beyond_what_is_missing_but_one_of_a_long_span(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    book, taken = Book(0, most=1500), Taken()
+    fetch = Fetch(book.get_ohlc, 1, Pace(3, 100.0), name="x.y")
+    spans = [Span(END - 40_000, END - 20_000), Span(END - 5, END)]
+    await fetch.run(spans, taken.take)
+    assert (END - 5, END) in book.asked
+    assert [asked for asked in book.asked if asked[0] is None] == [(None, END - 20_000)]
+    longest = max(e - s for s, e in book.asked if s is not None)
+    assert longest == 1500 and len(book.asked) == 2 + -(-18_500 // 1500)

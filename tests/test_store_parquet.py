@@ -226,7 +226,8 @@ def test_a_range_decodes_only_the_row_groups_that_it_needs(
     rows = store.read_ohlcv(FQME, 1, JAN_S + 21_599, JAN_S + 21_601)
     check_same(rows, bars([JAN_S + 21_599, JAN_S + 21_600]))
     store.read_ohlcv(FQME, 1, JAN_S + 80_000, JAN_S + 80_001)
-    assert asked == [[0, 1], [3]]
+    store.read_ohlcv(FQME, 1, JAN_S + 21_600, JAN_S + 43_200)
+    assert asked == [[0, 1], [3], [1]]
 
 
 # ---- files ---------------------------------------------------------------------------

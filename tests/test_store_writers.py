@@ -4,10 +4,14 @@ import os
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 import piker_core as pk
 from tests.store_places import FQME, OTHER, ROOT, Locked, files
@@ -94,6 +98,75 @@ def test_two_processes_that_write_lose_nothing(
                 for shift in shifts
             ]
             check_same(store.read_ohlcv(fqme, 60), bars(sorted(times)))
+
+
+def by_store(root: Path) -> NDArray[Any]:
+    with pk.open_store(f"parquet://{root}") as store:
+        rows = store.read_ohlcv(FQME, 60)
+    check_same(rows, bars(rows["time"]))
+    times: NDArray[Any] = rows["time"]
+    return times
+
+
+def by_pyarrow(root: Path) -> NDArray[Any]:
+    import pyarrow.dataset
+
+    table = pyarrow.dataset.dataset(root, format="parquet").to_table()
+    times: NDArray[Any] = np.sort(table["time"].to_numpy())
+    return times
+
+
+def by_polars(root: Path) -> NDArray[Any]:
+    polars = pytest.importorskip("polars")
+
+    def read() -> NDArray[Any]:
+        frame = polars.read_parquet(f"{root}/**/*.parquet", columns=["time"])
+        times: NDArray[Any] = np.sort(frame["time"].to_numpy())
+        return times
+
+    return tried_again(read, polars.exceptions.ComputeError)
+
+
+def by_duckdb(root: Path) -> NDArray[Any]:
+    duckdb = pytest.importorskip("duckdb")
+
+    def read() -> NDArray[Any]:
+        with duckdb.connect() as connection:
+            query = f"SELECT time FROM '{root}/**/*.parquet' ORDER BY time"
+            times: NDArray[Any] = connection.execute(query).fetchnumpy()["time"]
+        return times
+
+    return tried_again(read, duckdb.Error)
+
+
+def tried_again(
+    read: Callable[[], NDArray[Any]], error: type[Exception]
+) -> NDArray[Any]:
+    """For tools that open a file twice, and may meet its replacement in between."""
+    for _ in range(20):
+        with suppress(error):
+            return read()
+    return read()
+
+
+@pytest.mark.parametrize("read", [by_store, by_pyarrow, by_polars, by_duckdb])
+def test_readers_meet_no_error_and_no_shrinking_while_files_are_replaced(
+    read: Callable[[Path], NDArray[Any]], url: str
+) -> None:
+    root = Path(url.removeprefix("parquet://"))
+    with pk.open_store(url) as store:
+        store.write_ohlcv(FQME, 60, bars([JAN_S - 60]))
+    before = looks = 0
+    command = [sys.executable, "-c", APPEND, url, FQME, "0"]
+    with subprocess.Popen(command, cwd=ROOT) as writer:
+        while writer.poll() is None:
+            times = read(root)
+            assert (np.diff(times) > 0).all()
+            assert len(times) >= before
+            before, looks = len(times), looks + 1
+    assert writer.returncode == 0
+    assert len(read(root)) == 401
+    assert looks
 
 
 def test_threads_share_a_store(url: str) -> None:

@@ -10,11 +10,11 @@ from piker_core.store import open_store
 from tests import storm
 from tests.test_storm import sites
 
-SECONDS = 15.0
+SECONDS = 8.0
 RING_OWN = int(BarFlag.BACKFILLED)
 
 
-@pytest.mark.parametrize("name", ["kraken", "binance"])
+@pytest.mark.parametrize("name", storm.NAMES)
 async def test_the_store_has_the_closed_rows_of_the_rings_after_a_storm(
     name: str, namespace: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -100,7 +100,9 @@ async def open_feed(
     refuses or cannot be reached, FeedError if there is no price in time or the process
     that writes the provider's rings cannot be asked for a market, ConfigError: the same
     whether this process feeds a market or asks for it. `tick_throttle`: see
-    `Feed.stream`.
+    `Feed.stream`. `store`: URL of a store, by default `store` in [feed]; where this
+    process writes the rings, history comes from there as far as it goes, and closed
+    rows are kept there. Raises StoreError if it cannot be opened.
     """
     space = checked_namespace(namespace)
     config = load_section("feed", FeedConfig)
@@ -116,22 +118,17 @@ async def open_feed(
         wanted.setdefault(provider, []).append(symbol)
     if not wanted:
         raise ValueError("open_feed() needs at least one market name")
-    providers = {name: find_provider(name) for name in wanted}
+    sources = [
+        Source(
+            find_provider(name), name, symbols=symbols, namespace=space, config=config
+        )
+        for name, symbols in wanted.items()
+    ]
+    feed = Feed(sources, tick_throttle)
     url = config.store if store is None else store
     async with _open_store(url) as kept, open_nursery() as nursery:
-        sources = [
-            Source(
-                providers[name],
-                name,
-                symbols=symbols,
-                namespace=space,
-                config=config,
-                store=kept,
-            )
-            for name, symbols in wanted.items()
-        ]
-        feed = Feed(sources, tick_throttle)
         for source in sources:
+            source.store = kept
             nursery.start_soon(source.run)
         for source in sources:
             await source.opened.wait()

@@ -38,6 +38,8 @@ TRIES = 6
 """How often a request may fail in a row before all is given up; throttles aside."""
 FRAME_ROWS, LEAST_ROWS = 1000, 100
 """Rows of a frame as long as that is not known, and at least."""
+LONG_ROWS = 2000
+"""A span of more rows may be used to learn how long a frame is."""
 _ROUNDING = 1 + 1e-9
 
 log = logging.getLogger("piker_core.history")
@@ -189,7 +191,7 @@ class Fetch:
         plan = Plan(spans, self.period)
         if frame_rows:
             plan.learn(frame_rows)
-        elif any(span.end_s - span.start_s > plan.frame_s for span in plan.spans):
+        else:
             await self._learn(plan, take)
         errors: list[Exception] = []
         async with open_nursery() as nursery:
@@ -199,8 +201,13 @@ class Fetch:
             raise errors[0]
 
     async def _learn(self, plan: Plan, take: Take) -> None:
-        """The newest frame of a plan, as long as the venue makes it."""
-        span = plan.spans.pop()
+        """A frame of the newest long span, as long as the venue makes it."""
+        long_s = LONG_ROWS * self.period
+        spans = [span for span in plan.spans if span.end_s - span.start_s > long_s]
+        if not spans:
+            return
+        span = spans[-1]
+        plan.spans.remove(span)
         try:
             rows = await self.ask(span.end_s)
         except DataUnavailable:

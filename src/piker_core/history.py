@@ -16,7 +16,16 @@ from piker_core.backfill import missing_spans
 from piker_core.core.engine import BarWriter, Market
 from piker_core.dtypes import OHLCV_DTYPE, BarFlag
 from piker_core.errors import DataUnavailable, PikerError
-from piker_core.frames import FRAME_ROWS, LEAST_ROWS, Fetch, GetOhlc, Pace, Rows, Span
+from piker_core.frames import (
+    FRAME_ROWS,
+    LEAST_ROWS,
+    LONG_ROWS,
+    Fetch,
+    GetOhlc,
+    Pace,
+    Rows,
+    Span,
+)
 
 if TYPE_CHECKING:
     from piker_core.store.protocol import Store
@@ -110,7 +119,7 @@ async def _newest(fetch: Fetch, stitch: "Stitch", span: Span) -> tuple[Span, int
 
     The venue may not have finished its newest rows when they are asked for first.
     """
-    long = span.end_s - span.start_s > FRAME_ROWS * fetch.period
+    long = span.end_s - span.start_s > LONG_ROWS * fetch.period
     found = await _asked(fetch, _end_s(stitch.ring), None if long else span.start_s)
     if not len(found):
         first_s = max(span.start_s, span.end_s - LEAST_ROWS * fetch.period)

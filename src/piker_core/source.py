@@ -68,14 +68,13 @@ class Source:
         symbols: list[str],
         namespace: str,
         config: FeedConfig,
-        store: "Store | None" = None,
     ) -> None:
         self.provider = provider
         self.name = name
         self.symbols = symbols
         self.namespace = namespace
         self.config = config
-        self.store = store
+        self.store: Store | None = None
         self.role = "reader"
         self.first_quotes: dict[str, Quote] = {}
         self.opened = trio.Event()
