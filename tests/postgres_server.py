@@ -25,6 +25,8 @@ PASSWORD = "s3cret-pw"
 USER = "piker"
 START_S = 60.0
 INSTALL_S = 600.0
+PLAIN = {name: text for name, text in os.environ.items() if name != "LD_PRELOAD"}
+"""A server does without the sanitizers of a sanitized Python."""
 NO_CLUSTER = Path("/etc/postgresql-common/createcluster.conf")
 
 
@@ -72,7 +74,7 @@ def _install() -> None:
                 capture_output=True,
                 text=True,
                 timeout=INSTALL_S,
-                env=os.environ | {"DEBIAN_FRONTEND": "noninteractive"},
+                env=PLAIN | {"DEBIAN_FRONTEND": "noninteractive"},
             )
             if done.returncode:
                 raise NoServer(f"apt-get {words[0]} failed: {done.stderr[-300:]}")
@@ -125,6 +127,7 @@ class PostgresServer:
             text=True,
             cwd=self.folder,
             timeout=START_S,
+            env=PLAIN,
             **_as_other(),
         )
         if done.returncode:
@@ -143,6 +146,7 @@ class PostgresServer:
             stderr=subprocess.PIPE,
             text=True,
             cwd=self.folder,
+            env=PLAIN,
             **_as_other(),
         )
         self._is_ready, told = False, threading.Event()

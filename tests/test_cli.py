@@ -24,6 +24,7 @@ COMMANDS = (
     "segments",
     "doctor",
     "history",
+    "plot",
 )
 
 

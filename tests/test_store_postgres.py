@@ -354,6 +354,20 @@ def test_who_may_only_read_reads_and_is_told_of_missing_rights(
     assert len(store.read_ohlcv(FQME, 60)) == 10
 
 
+def test_a_schema_of_ones_own_is_right_enough(
+    url: str, postgres: PostgresServer
+) -> None:
+    name = "writer_" + url.rpartition("/")[2]
+    postgres.execute(f"CREATE ROLE {name} LOGIN PASSWORD '{PASSWORD}'")
+    theirs = url.replace("//piker:", f"//{name}:")
+    with open_store(theirs) as store:
+        text = told(lambda: store.write_ohlcv(FQME, 60, rows_at(0, 10)))
+        assert "permission denied for database" in text and "docs/postgres.md" in text
+        postgres.execute(f"CREATE SCHEMA piker AUTHORIZATION {name}", url=url)
+        assert store.write_ohlcv(FQME, 60, rows_at(0, 10)) == 10
+        assert store.delete(FQME, 60) == 10
+
+
 def test_tables_of_another_version_are_neither_read_nor_written(
     store: Store, url: str, postgres: PostgresServer
 ) -> None:

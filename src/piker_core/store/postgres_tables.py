@@ -80,8 +80,9 @@ SERIES = """
     SELECT market, period, count(*), min("time"), max("time") FROM piker.ohlcv
     GROUP BY market, period ORDER BY market, period"""
 
+# IF NOT EXISTS asks for the right to create one even where it exists.
+_HAS_SCHEMA = "SELECT EXISTS (SELECT FROM pg_namespace WHERE nspname = 'piker')"
 _MAKE = (
-    "CREATE SCHEMA IF NOT EXISTS piker",
     "CREATE TABLE piker.version (version integer NOT NULL)",
     f"INSERT INTO piker.version VALUES ({VERSION})",
     f"""CREATE TABLE piker.ohlcv (market text COLLATE "C" NOT NULL,
@@ -103,8 +104,7 @@ _HYPERTABLE = (
 
 def are_there(link: Link, where: str) -> bool:
     """Whether the tables exist. Raises StoreError if they are of another version."""
-    (there,) = link.execute(ARE_THERE).fetchone() or (False,)
-    if not there:
+    if not _is_so(link, ARE_THERE):
         return False
     found = link.execute(READ_VERSION).fetchall()
     if found != [(VERSION,)]:
@@ -121,16 +121,18 @@ def make_tables(link: Link) -> None:
     """Create them, unless another process just did."""
     with link.transaction():
         lock(link, "tables of piker-core")
-        if not (link.execute(ARE_THERE).fetchone() or (False,))[0]:
-            for statement in _MAKE:
-                link.execute(statement)
-            _make_hypertable(link)
+        if _is_so(link, ARE_THERE):
+            return
+        if not _is_so(link, _HAS_SCHEMA):
+            link.execute("CREATE SCHEMA piker")
+        for statement in _MAKE:
+            link.execute(statement)
+        _make_hypertable(link)
 
 
 def _make_hypertable(link: Link) -> None:
     """Where TimescaleDB cannot be had the plain table does as well."""
-    (loaded,) = link.execute(_HAS_TIMESCALE).fetchone() or (False,)
-    if loaded:
+    if _is_so(link, _HAS_TIMESCALE):
         with contextlib.suppress(psycopg.DatabaseError), link.transaction():
             link.execute(_EXTENSION)
             (schema,) = link.execute(_EXTENSION_SCHEMA).fetchone() or ("public",)
@@ -140,3 +142,8 @@ def _make_hypertable(link: Link) -> None:
 def lock(link: Link, name: str) -> None:
     """Be the only writer under this name until the transaction ends."""
     link.execute(LOCK, (f"{LOCK_S}s", name))
+
+
+def _is_so(link: Link, question: str) -> bool:
+    (answer,) = link.execute(question).fetchone() or (False,)
+    return bool(answer)
