@@ -30,8 +30,8 @@ UNSURE = int(BarFlag.SYNTHETIC_GAP | BarFlag.PARTIAL)
 """Rows with these flags do not say all of what traded."""
 READ_ROWS = 1_000_000
 """Rows that are read from a store at once."""
-NEAR_ROWS = 30
-"""Missing spans with so few rows between them are asked for as one."""
+FEW_SPANS, NEAR_ROWS = 20, 30
+"""If more spans are missing, those with so few rows between them are joined."""
 
 
 class Filled(msgspec.Struct, kw_only=True):
@@ -157,10 +157,12 @@ def _are_within(times: NDArray[np.int64], spans: list[Span]) -> NDArray[np.bool_
 
 
 def near_spans(spans: list[Span], period: int) -> list[Span]:
-    """The same, those with only a few rows between them as one.
+    """The same; where there are many, those with only a few rows between them as one.
 
     A series that has no rows where nothing traded would take a request for each.
     """
+    if len(spans) <= FEW_SPANS:
+        return spans
     near: list[Span] = []
     for span in spans:
         if near and span.start_s - near[-1].end_s <= NEAR_ROWS * period:
