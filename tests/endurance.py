@@ -53,6 +53,7 @@ async def serve(url: str, rest_url: str) -> None:
         async def say(answer: Any) -> None:
             await answers.send_all(msgspec.json.encode(answer) + b"\n")
 
+        feed.markets[MARKET].trades = None  # gaps are given up, and not kept
         await say("open")
         async for line in lines:
             what, _, number = line.partition(" ")

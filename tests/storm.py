@@ -53,6 +53,8 @@ CALM_S = 90.0
 """Longest wait for everything to be repaired once the storm is over."""
 SETTLED_S = 5.0
 """For so long trades may be on their way, and losses not be noticed."""
+LAST_WORDS_S = 2.0
+"""A process that ends without an answer has so long to say why."""
 LOOK_S = 0.2
 NEAR_NS = 5_000_000_000
 """Gaps so near to one that is open are shown with it."""
@@ -174,20 +176,23 @@ class FeedProcess:
     """The feed in its process, and what it answers."""
 
     def __init__(
-        self, asked: trio.abc.SendStream, answers: AsyncGenerator[str, None]
+        self, process: trio.Process, answers: AsyncGenerator[str, None]
     ) -> None:
-        self._asked, self._answers = asked, answers
+        self._process, self._answers = process, answers
 
     async def answer(self) -> Any:
         """Its next one. Raises RuntimeError if it has ended."""
         line = await anext(self._answers, None)
         if line is None:
+            with trio.move_on_after(LAST_WORDS_S):
+                await self._process.wait()
             raise RuntimeError("the process of the feed has ended: see its last words")
         return msgspec.json.decode(line)
 
     async def ask(self, what: str) -> Any:
         """An answer to a question."""
-        await self._asked.send_all(what.encode() + b"\n")
+        assert self._process.stdin is not None
+        await self._process.stdin.send_all(what.encode() + b"\n")
         return await self.answer()
 
 
@@ -216,7 +221,7 @@ async def open_process(
 
         process = await nursery.start(run)
         async with aclosing(read_lines(process.stdout)) as answers:
-            yield FeedProcess(process.stdin, answers)
+            yield FeedProcess(process, answers)
         nursery.cancel_scope.cancel()
 
 
