@@ -157,6 +157,24 @@ async def test_holes_a_listing_and_throttles_leave_an_exact_series_on_disk(
     assert len(book.asked) < 200
 
 
+async def test_a_sparse_series_does_not_take_a_request_for_each_hole(
+    autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("piker_core.backfill.READ_ROWS", 130)
+    book, store = Book(0), MemoryStore()
+    book.holes = [(END - n, END - n + 2) for n in range(3, 3000, 5)]
+    await filled_by(book, store, END - 3000)
+    assert told(store.read_ohlcv(FQME, 1)) == told(book.rows(END - 3000, END))
+    stored = store.read_ohlcv(FQME, 1)
+    stored["close"] = 7.0
+    store.write_ohlcv(FQME, 1, stored)
+    store.writes.clear()
+    book.asked.clear()
+    filled = await filled_by(book, store, END - 3000)
+    assert not store.writes and len(book.asked) < 60
+    assert len(filled.holes) == 600
+
+
 async def test_progress_is_told_and_adds_up(
     autojump_clock: trio.testing.MockClock,
 ) -> None:

@@ -105,6 +105,24 @@ async def test_rows_that_do_not_know_all_stand_where_the_venue_has_none(
     assert rows[at + 5 : at + 10].tolist() == exact.tolist()
 
 
+async def test_stored_rows_between_small_holes_are_those_of_the_ring(
+    namespace: str, autojump_clock: trio.testing.MockClock
+) -> None:
+    book, store = Book(0), MemoryStore()
+    with open_engine() as engine:
+        fed = Fed(engine)
+        stored = book.rows(fed.now_s - 1000, fed.now_s)
+        stored["close"] = 7.0
+        kept = stored[stored["time"] % 5 > 1]
+        store.write_ohlcv(FQME, 1, kept)
+        rows = await fed.fill(book, 990, store)
+    assert (np.diff(rows["time"]) == 1).all() and len(book.asked) < 30
+    assert (rows["close"][rows["time"] % 5 > 1] == 7.0).all()
+    true = book.rows(int(rows["time"][0]), fed.now_s)
+    lost = rows["time"] % 5 <= 1
+    assert rows[lost].tolist() == true[lost].tolist()
+
+
 async def test_a_venue_that_fails_in_the_middle_leaves_what_is_known(
     namespace: str, autojump_clock: trio.testing.MockClock
 ) -> None:

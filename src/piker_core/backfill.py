@@ -9,12 +9,13 @@ with a request for each frame that it is long.
 """
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import msgspec
 import numpy as np
 import trio
+from numpy.typing import NDArray
 
 from piker_core.dtypes import BarFlag
 from piker_core.errors import PikerError
@@ -27,6 +28,10 @@ if TYPE_CHECKING:
 
 UNSURE = int(BarFlag.SYNTHETIC_GAP | BarFlag.PARTIAL)
 """Rows with these flags do not say all of what traded."""
+READ_ROWS = 1_000_000
+"""Rows that are read from a store at once."""
+FEW_SPANS, NEAR_ROWS = 20, 30
+"""If more spans are missing, those with so few rows between them are joined."""
 
 
 class Filled(msgspec.Struct, kw_only=True):
@@ -103,16 +108,19 @@ async def fill(
     now_s = int(time.time()) // period * period
     end_s = now_s if end_s is None else min(-(-end_s // period) * period, now_s)
     start_s = -(-max(start_s, 0) // period) * period
-    kept = await trio.to_thread.run_sync(store.read_ohlcv, fqme, period, start_s, end_s)
-    spans = missing_spans(kept, period, start_s, end_s)
+    missing = await trio.to_thread.run_sync(
+        _missing, store, fqme, period, start_s, end_s
+    )
+    spans = near_spans(missing, period)
     fetch = Fetch(get_ohlc, period, pace, name=fqme)
     filled = Filled(wanted_s=sum(span.end_s - span.start_s for span in spans))
 
     async def take(rows: Rows, start_s: int, end_s: int) -> None:
         rows["flags"] |= int(BarFlag.BACKFILLED)
-        if len(rows):
+        new = rows[_are_within(rows["time"], missing)]
+        if len(new):
             changed = await trio.to_thread.run_sync(
-                store.write_ohlcv, fqme, period, rows
+                store.write_ohlcv, fqme, period, new
             )
             filled.changed += changed
         filled.rows += len(rows)
@@ -128,6 +136,42 @@ async def fill(
     return filled
 
 
+def _missing(
+    store: "Store", fqme: str, period: int, start_s: int, end_s: int
+) -> list[Span]:
+    """What a store lacks; it is read in parts."""
+    found: list[tuple[int, int]] = []
+    for part_s in range(start_s, end_s, READ_ROWS * period):
+        until_s = min(part_s + READ_ROWS * period, end_s)
+        rows = store.read_ohlcv(fqme, period, part_s, until_s)
+        found += missing_spans(rows, period, part_s, until_s)
+    return [Span(*span) for span in merged_spans(found)]
+
+
+def _are_within(times: NDArray[np.int64], spans: list[Span]) -> NDArray[np.bool_]:
+    """Which times lie in one of the spans, which ascend."""
+    starts = np.array([span.start_s for span in spans], np.int64)
+    ends = np.array([0, *(span.end_s for span in spans)], np.int64)
+    within: NDArray[np.bool_] = times < ends[np.searchsorted(starts, times, "right")]
+    return within
+
+
+def near_spans(spans: list[Span], period: int) -> list[Span]:
+    """The same; where there are many, those with only a few rows between them as one.
+
+    A series that has no rows where nothing traded would take a request for each.
+    """
+    if len(spans) <= FEW_SPANS:
+        return spans
+    near: list[Span] = []
+    for span in spans:
+        if near and span.start_s - near[-1].end_s <= NEAR_ROWS * period:
+            near[-1] = Span(near[-1].start_s, span.end_s)
+        else:
+            near.append(span)
+    return near
+
+
 def missing_spans(
     rows: Rows, period: int, start_s: int, end_s: int, *, unsure: int = UNSURE
 ) -> list[Span]:
@@ -140,7 +184,7 @@ def missing_spans(
     return [Span(int(starts[n]), int(ends[n])) for n in lost]
 
 
-def merged_spans(spans: list[tuple[int, int]]) -> list[tuple[int, int]]:
+def merged_spans(spans: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
     """Spans in order; those that touch are one."""
     merged: list[tuple[int, int]] = []
     for start_s, end_s in sorted(spans):

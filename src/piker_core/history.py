@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Never
 import numpy as np
 import trio
 
-from piker_core.backfill import missing_spans
+from piker_core.backfill import UNSURE, missing_spans, near_spans
 from piker_core.core.engine import BarWriter, Market
 from piker_core.dtypes import OHLCV_DTYPE, BarFlag
 from piker_core.errors import DataUnavailable, PikerError
@@ -102,7 +102,9 @@ async def _stored(store: "Store | None", ring: BarWriter, start_s: int) -> Rows:
 
 async def _fill(fetch: Fetch, stitch: "Stitch", kept: Rows) -> None:
     """What is kept, and what the venue has between it."""
-    spans = missing_spans(kept, fetch.period, stitch.oldest_s, stitch.end_s)
+    spans = near_spans(
+        missing_spans(kept, fetch.period, stitch.oldest_s, stitch.end_s), fetch.period
+    )
     start_s = stitch.oldest_s
     for span in [*spans, Span(stitch.end_s, stitch.end_s)]:
         stitch.put(kept[:0], start_s, span.start_s)
@@ -149,8 +151,8 @@ class Stitch:
     """Puts spans of rows into a ring, newest first, whatever order they come in.
 
     They are spans from `oldest_s` to `end_s` that do not overlap. `kept`: rows that
-    are known already, and stand where a span has none. `scope` is cancelled when the
-    ring has no room for more.
+    are known already; those that do not know all give way to what a span has. `scope`
+    is cancelled when the ring has no room for more.
     """
 
     def __init__(
@@ -182,10 +184,11 @@ class Stitch:
     def _with_kept(self, rows: Rows, start_s: int, end_s: int) -> Rows:
         first, after = np.searchsorted(self._kept["time"], [start_s, end_s])
         kept = self._kept[first:after]
-        more = kept[~np.isin(kept["time"], rows["time"])]
-        if not len(more):
+        if not len(kept):
             return rows
-        both = np.concatenate([rows, more])
+        sure = kept["time"][(kept["flags"] & UNSURE) == 0]
+        new = rows[~np.isin(rows["time"], sure)]
+        both = np.concatenate([new, kept[~np.isin(kept["time"], new["time"])]])
         return both[np.argsort(both["time"])]
 
     def close(self) -> None:
