@@ -4,7 +4,8 @@
 
 After a storm (`storm.py`) has compared the rings with the venues, the journal of its
 feed is replayed twice. All rings must be the same, flags included. Prints a line of
-JSON; the exit code is 1 if anything is wrong.
+JSON; the exit code is 1 if anything is wrong. With `--out` the journal is kept: what
+the storm has done to the rings can be played again.
 """
 
 import argparse
@@ -48,18 +49,23 @@ async def played(folder: Path, namespace: str) -> tuple[Report, float, Rings]:
 
 
 async def replay_storm(
-    sites: Sequence[storm.Site], namespace: str, *, seconds: float, seed: int
+    sites: Sequence[storm.Site],
+    namespace: str,
+    folder: Path,
+    *,
+    seconds: float,
+    seed: int,
 ) -> dict[str, Any]:
     """A recorded storm and two replays.
 
     `unequal`: what is not as it was played again; `faulty`: that, and what the storm
     has done to the rings.
     """
-    with tempfile.TemporaryDirectory(prefix="pk") as name, recorded(Path(name)):
+    with recorded(folder):
         weather = await storm.storm(sites, namespace, seconds=seconds, seed=seed)
-        first, took_s, one = await played(Path(name), f"{namespace}a")
-        _, _, two = await played(Path(name), f"{namespace}b")
-        size = sum(entry.stat().st_size for entry in os.scandir(name))
+    first, took_s, one = await played(folder, f"{namespace}a")
+    _, _, two = await played(folder, f"{namespace}b")
+    size = sum(entry.stat().st_size for entry in os.scandir(folder))
     live = rings(first.markets, namespace)
     wrong = [f"live and replayed: {text}" for text in unequal(live, one)]
     wrong += [f"replayed twice: {text}" for text in unequal(one, two)]
@@ -86,12 +92,15 @@ def main() -> int:
     parser.add_argument("--providers", nargs="+", default=names, choices=storm.NAMES)
     parser.add_argument("--seconds", type=float, default=60.0)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--out", type=Path, help="where the journal is kept")
     options = parser.parse_args()
     namespace = f"rstorm{os.getpid()}"
     sites = [storm.find_site(name) for name in options.providers]
     given = {"seconds": options.seconds, "seed": options.seed}
     try:
-        report = trio.run(lambda: replay_storm(sites, namespace, **given))
+        with tempfile.TemporaryDirectory(prefix="pk") as name:
+            folder = options.out or Path(name)
+            report = trio.run(lambda: replay_storm(sites, namespace, folder, **given))
     finally:
         for suffix in ("", "a", "b"):
             pk.remove_segments(namespace + suffix, force=True)

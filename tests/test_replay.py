@@ -69,10 +69,11 @@ async def check_replay(folder: Path, namespace: str) -> Report:
 
 @pytest.mark.parametrize("name", storm.NAMES)
 async def test_rows_of_a_storm_are_replayed_bit_for_bit_and_are_the_venues(
-    name: str, namespace: str
+    name: str, namespace: str, tmp_path: Path
 ) -> None:
+    storming = replay_storm(sites([name]), namespace, tmp_path, seconds=6.0, seed=3)
     try:
-        report = await replay_storm(sites([name]), namespace, seconds=6.0, seed=3)
+        report = await storming
     finally:
         for suffix in "ab":
             pk.remove_segments(namespace + suffix)
