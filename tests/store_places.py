@@ -6,6 +6,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 FQME, OTHER = "xbtusd.kraken", "ethusd.kraken"
+TURNS = 25
+"""Batches of ten rows that a writer beside others writes."""
 
 HOLD = """
 import fcntl, os, sys

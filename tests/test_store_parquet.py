@@ -416,6 +416,7 @@ def test_other_tools_read_the_files(
     rows = bars(every(FEB_S - 86_400, 90_000, 1))
     rows["volume"][: len(ODD)] = ODD
     rows["close"][5:7] = PAYLOAD
+    rows["count"][40:44] = 2**63 - 1, -(2**63), -1, 2**62
     store.write_ohlcv(FQME, 1, rows)
     columns = read(root)
     order = np.argsort(columns["time"])

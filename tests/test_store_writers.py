@@ -14,7 +14,7 @@ import pytest
 from numpy.typing import NDArray
 
 import piker_core as pk
-from tests.store_places import FQME, OTHER, ROOT, Locked, files
+from tests.store_places import FQME, OTHER, ROOT, TURNS, Locked, files
 from tests.store_rows import FEB_S, JAN_S, bars, check_same, every
 
 pytest.importorskip("pyarrow")
@@ -59,10 +59,11 @@ def test_a_writer_waits_for_another_one_that_ends(url: str) -> None:
 APPEND = """
 import sys
 import piker_core as pk
+from tests.store_places import TURNS
 from tests.store_rows import JAN_S, bars, every
 url, fqme, shift = sys.argv[1], sys.argv[2], int(sys.argv[3])
 with pk.open_store(url) as store:
-    for turn in range(40):
+    for turn in range(TURNS):
         start = JAN_S + 86_400 * turn + shift
         assert store.write_ohlcv(fqme, 60, bars(every(start, 10, 120))) == 10
 """
@@ -93,7 +94,7 @@ def test_two_processes_that_write_lose_nothing(
             ]
             times = [
                 JAN_S + 86_400 * turn + 120 * step + shift
-                for turn in range(40)
+                for turn in range(TURNS)
                 for step in range(10)
                 for shift in shifts
             ]
@@ -165,7 +166,7 @@ def test_readers_meet_no_error_and_no_shrinking_while_files_are_replaced(
             assert len(times) >= before
             before, looks = len(times), looks + 1
     assert writer.returncode == 0
-    assert len(read(root)) == 401
+    assert len(read(root)) == 1 + 10 * TURNS
     assert looks
 
 

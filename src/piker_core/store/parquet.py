@@ -81,6 +81,8 @@ class ParquetStore:
         if changed:
             folder.make(partition.path.parent)
             _replace(folder, partition.path, rows)
+        else:  # whoever wrote them may have died before the file's name was on disk
+            sync_folder(partition.path.parent)
         return changed
 
     def read_ohlcv(

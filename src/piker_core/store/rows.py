@@ -109,9 +109,8 @@ def merged(
     changed = int(differ.sum() + (~known).sum())
     if not changed:
         return old, 0
-    replaced = old.copy()
-    replaced[places[known]] = new[known]
-    rows = np.concatenate([replaced, new[~known]])
+    rows = np.concatenate([old, new[~known]])
+    rows[places[known]] = new[known]
     return numbered(_sorted(rows)), changed
 
 
