@@ -56,8 +56,22 @@ def test_a_session_may_begin_on_the_evening_before() -> None:
 def test_days_that_are_not_told_are_like_their_weekday() -> None:
     hours = contract_hours(STOCK, "US/Eastern")
     assert hours.is_open(at("2026-11-16T15:00"))  # a Monday
-    assert not hours.is_open(at("2026-11-17T15:00"))  # a closed Tuesday is all we know
-    assert not hours.is_open(at("2026-11-20T15:00"))  # of Fridays nothing
+    assert not hours.is_open(at("2026-11-21T15:00"))  # of Saturdays nothing
+    future = contract_hours(FUTURE, "US/Central")
+    assert future.is_open(at("2026-11-15T23:30"))  # Monday's begins on Sunday
+    assert not future.is_open(at("2026-11-14T23:30"))
+
+
+def test_a_holiday_says_nothing_of_its_weekday() -> None:
+    hours = contract_hours(STOCK, "US/Eastern")
+    assert not hours.is_open(at("2026-11-24T15:00"))  # it is told as closed
+    assert hours.is_open(at("2026-11-17T15:00"))  # the Tuesday before
+    assert hours.is_open(at("2026-11-18T20:00"))  # a Wednesday is not always short
+
+
+def test_a_weekday_of_which_nothing_is_told_is_a_working_day() -> None:
+    hours = contract_hours(STOCK, "US/Eastern")
+    assert hours.is_open(at("2026-11-20T15:00"))  # a Friday
 
 
 def test_local_times_follow_the_clock_change() -> None:
@@ -80,7 +94,7 @@ def test_sessions_that_touch_are_one() -> None:
 
 def test_a_day_may_end_with_its_last_minute() -> None:
     hours = contract_hours("20180323:0000-20180323:2400", "UTC")
-    assert hours.spans(at("2018-03-22T00:00"), at("2018-03-25T00:00")) == [
+    assert hours.spans(at("2018-03-23T00:00"), at("2018-03-25T00:00")) == [
         (at("2018-03-23T00:00"), at("2018-03-24T00:00"))
     ]
 
@@ -90,9 +104,10 @@ def test_an_engine_is_told_of_weeks_that_the_text_does_not_reach() -> None:
     start, end = at("2026-11-15T00:00"), at("2026-11-24T00:00")
     spans = hours.for_engine(start, end)
     assert spans is not None
-    assert spans[1:-1].tolist() == [
-        [at(f"2026-11-{day}T14:30"), at(f"2026-11-{day}T{end_at}")]
-        for day, end_at in ((16, "21:00"), (18, "18:00"), (23, "21:00"))
+    told = spans[(start <= spans[:, 0]) & (spans[:, 0] < end)]
+    assert told.tolist() == [
+        [at(f"2026-11-{day}T14:30"), at(f"2026-11-{day}T21:00")]
+        for day in (16, 17, 18, 19, 20, 23)
     ]
     assert hours.told_until_ns == at("2026-11-26T05:00")
 

@@ -1,7 +1,9 @@
 """When a contract trades: what TWS says of some days, and what follows for the others.
 
 1. Days of which TWS does not speak are like the latest one of their weekday that has
-   hours; a weekday that never has any is closed.
+   hours. It speaks of a few days only, so a working day that is never told, told only
+   as closed, or as much shorter than the others is like the usual one: what it told is
+   taken for a holiday. A Saturday or Sunday without hours is closed.
 2. What ends within a minute of the next is one session with it.
 3. Without hours a contract is always open.
 
@@ -26,6 +28,9 @@ from piker_core.calendars import (
 _JOIN_NS = 60 * NS
 _LOOK_NS = 10 * 86400 * NS
 _DAY = timedelta(days=1)
+_WORKING = range(5)
+_SHORT = 0.75
+"""A working day with less than this part of the usual hours is an exception."""
 
 Span = tuple[int, int]
 _Offsets = tuple[tuple[timedelta, timedelta], ...]
@@ -39,10 +44,7 @@ class Hours(Sessions):
         super().__init__(zone.key, [])
         self._days = days
         self._zone = zone
-        self._weekdays: dict[int, _Offsets] = {}
-        for day in sorted(days):
-            if days[day] or day.weekday() not in self._weekdays:
-                self._weekdays[day.weekday()] = days[day]
+        self._weekdays = _usual_week(days)
 
     @property
     def told_until_ns(self) -> int:
@@ -104,6 +106,22 @@ class Hours(Sessions):
 
     def _local(self, time_ns: int) -> date:
         return datetime.fromtimestamp(time_ns // NS, self._zone).date()
+
+
+def _usual_week(days: dict[date, _Offsets]) -> dict[int, _Offsets]:
+    """The hours of each weekday that has any, as far as can be told from some days."""
+    week = {day.weekday(): days[day] for day in sorted(days) if days[day]}
+    working = [week[weekday] for weekday in _WORKING if weekday in week]
+    if working:
+        usual = max(working, key=lambda hours: (_length(hours), working.count(hours)))
+        for weekday in _WORKING:
+            if _length(week.get(weekday, ())) < _SHORT * _length(usual):
+                week[weekday] = usual
+    return week
+
+
+def _length(hours: _Offsets) -> timedelta:
+    return sum((closes - opens for opens, closes in hours), timedelta())
 
 
 def contract_hours(text: str, zone_id: str) -> Hours:
