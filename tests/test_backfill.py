@@ -16,7 +16,7 @@ import trio.testing
 import piker_core as pk
 from piker_core.backfill import Filled, fill, fill_store, missing_spans
 from piker_core.dtypes import BarFlag
-from piker_core.frames import Pace
+from piker_core.fetch import Pace
 from piker_core.store import open_store
 from tests.history_book import Book
 from tests.memory_store import MemoryStore

@@ -9,7 +9,7 @@ import pytest
 
 from piker_core.backfill import Filled, fill
 from piker_core.dtypes import BarFlag
-from piker_core.frames import Pace
+from piker_core.fetch import Pace
 from piker_core.store import Store, open_store
 from tests.test_binance_history_venue import check as check_binance
 from tests.test_binance_history_venue import open_pointed

@@ -204,7 +204,7 @@ async def test_a_provider_without_history_has_that_of_the_store(
 async def test_a_venue_that_fails_leaves_the_history_of_the_store(
     plan: fakevenue.Plan, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("piker_core.frames.TRIES", 1)
+    monkeypatch.setattr("piker_core.fetch.TRIES", 1)
 
     async def failing(*_: Any, **__: Any) -> Any:
         raise pk.ProviderError("HTTP 502")

@@ -12,7 +12,7 @@ import trio.testing
 
 import piker_core as pk
 from piker_core import frames, history
-from piker_core.frames import Pace
+from piker_core.fetch import Pace
 from piker_core.history import backfill
 
 FQME = "xbtusd.kraken"

@@ -10,7 +10,7 @@ import trio.testing
 
 import piker_core as pk
 from piker_core.dtypes import BarFlag
-from piker_core.frames import Pace
+from piker_core.fetch import Pace
 from piker_core.history import backfill
 from piker_core.keeper import RingKeeper
 from tests.history_book import Book

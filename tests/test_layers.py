@@ -28,7 +28,7 @@ FLOORS = {
     ),
     4: (
         *("feed", "feeder", "quotes", "source", "stream"),
-        *("backfill", "frames", "history", "keeper"),
+        *("backfill", "fetch", "history", "keeper"),
         *("recorder", "replay"),
     ),
     5: ("conformance",),

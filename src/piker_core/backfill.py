@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from piker_core.dtypes import BarFlag
 from piker_core.errors import PikerError
-from piker_core.frames import Fetch, GetOhlc, Pace, Rows, Span
+from piker_core.fetch import Fetch, GetOhlc, Pace, Rows, Span
 from piker_core.provider import find_provider
 from piker_core.symbols import parse_fqme
 

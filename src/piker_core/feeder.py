@@ -22,7 +22,7 @@ from piker_core.core.engine import FeedEngine, Market
 from piker_core.core.rings import attach_bars
 from piker_core.core.ticks import attach_ticks
 from piker_core.errors import DataThrottle, NotFound, PikerError
-from piker_core.frames import Pace
+from piker_core.fetch import Pace
 from piker_core.history import backfill, open_no_history
 from piker_core.keeper import open_keeper
 from piker_core.stream import LIVE_S, Quote, Stream, silence, tell

@@ -16,7 +16,7 @@ from piker_core.backfill import UNSURE, missing_spans, near_spans
 from piker_core.core.engine import BarWriter, Market
 from piker_core.dtypes import OHLCV_DTYPE, BarFlag
 from piker_core.errors import DataUnavailable, PikerError
-from piker_core.frames import (
+from piker_core.fetch import (
     FRAME_ROWS,
     LEAST_ROWS,
     LONG_ROWS,

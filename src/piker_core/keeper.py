@@ -26,7 +26,7 @@ from piker_core.core.engine import FeedEngine, Market
 from piker_core.core.rings import BarReader, attach_bars
 from piker_core.dtypes import OHLCV_DTYPE, BarFlag
 from piker_core.errors import PikerError
-from piker_core.frames import Rows
+from piker_core.fetch import Rows
 from piker_core.tasks import Backoff, open_nursery
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import typer
 
-_WITH_COMMANDS = ("commands", "fetch", "journals", "stored")
+_WITH_COMMANDS = ("commands", "journals", "stored")
 
 
 def load_app() -> "typer.Typer":

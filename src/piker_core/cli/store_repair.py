@@ -15,7 +15,7 @@ from piker_core.cli.store_checks import read_whole
 from piker_core.cli.store_views import bounds, counted, for_each
 from piker_core.dtypes import BarFlag
 from piker_core.errors import DataThrottle, PikerError, StoreError
-from piker_core.frames import TRIES, Fetch, GetOhlc, Rows, Span
+from piker_core.fetch import TRIES, Fetch, GetOhlc, Rows, Span
 from piker_core.provider import find_provider
 from piker_core.store.faults import find_faults
 from piker_core.store.protocol import Series, Store

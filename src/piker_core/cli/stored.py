@@ -1,4 +1,4 @@
-"""The commands about bars at rest, and the chart: names, options, help."""
+"""The commands about bars at rest, history and the chart: names, options, help."""
 
 from enum import StrEnum
 from pathlib import Path
@@ -220,6 +220,35 @@ Newest = Annotated[
         "-n", metavar="N", min=1, help="So many newest periods, without a start."
     ),
 ]
+
+
+@command
+def history(
+    out: Output,
+    fqme: Market,
+    period: Period = 60,
+    start: Annotated[
+        str,
+        typer.Option(
+            metavar="WHEN",
+            callback=_check_moment,
+            help="ISO date or time (UTC), Unix seconds, or how long ago: -90m, -12h, "
+            "-7d, -2w.",
+        ),
+    ] = "-7d",
+    end: End = None,
+    store: StoreUrl = None,
+) -> None:
+    """Fetch a market's history from its venue into a store.
+
+    Only what the store lacks is asked for, so it goes on where it was ended, whatever
+    ended it. Rows that are placeholders or lack trades are fetched, too; the forming
+    one never is. With --json prints objects of kind "progress", then "hole" for each
+    span of which the venue has no rows, and at the end "history".
+    """
+    from piker_core.cli.history import fetch_history
+
+    fetch_history(out, fqme, period=period, start=start, end=end, store_url=store)
 
 
 @command

@@ -10,7 +10,7 @@ import trio
 import trio.testing
 
 import piker_core as pk
-from piker_core.frames import TRIES, Fetch, Pace, Plan, Span, final_rows
+from piker_core.fetch import TRIES, Fetch, Pace, Plan, Span, final_rows
 from tests.history_book import Book
 
 HOUR, DAY = 3600, 86400
