@@ -8,14 +8,19 @@ The floors, lower ones know nothing of higher ones:
     provider     3  the provider protocol; config; segments of this machine;
                     symbol_table, search and cache: a venue's markets by all their
                     names; calendars: when a market is open; tasks: nurseries, waits
-    store        3  bars at rest: a folder of Parquet files, or a database
+    store        3  bars at rest: a folder of Parquet files, or a database; digest: what
+                    a day of them is
+    journal      3  what came over the wire, in segments of checked blocks
     adapter      3  what providers of public venues have in common; simulation the same
                     for simulated venues
     control      3  what a writer and the feeds attached to it say to each other:
                     control_server and control_socket; cutoff ends a market of a call
     feed         4  open_feed and its streams (quotes); source writes a provider's rings
                     or follows who does; feeder runs its calls (stream) into an engine,
-                    for as long as anyone wants their markets; history back-fills it
+                    for as long as anyone wants their markets
+    history      4  fills rings with what was before, backfill a store; fetch asks venues
+                    for it; keeper stores what the rings get
+    replay       4  a journal into rings; recorder writes one
     conformance  5  is a provider what the contract says: the kit behind `check`
     cli          6  the command line
 
