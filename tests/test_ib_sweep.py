@@ -391,6 +391,21 @@ async def test_a_return_so_short_that_no_clock_steps_leaves_nothing_on_record(
     assert not (rows["flags"] & int(pk.BarFlag.SYNTHETIC_GAP)).any()
 
 
+async def test_what_was_held_when_a_first_start_failed_was_not_told(
+    scene: Scene,
+) -> None:
+    market, begun_ns = scene.market, scene.first_s * NS
+    market.ask(begun_ns, by_tick=True)
+    market.tape.decide("ticks")
+    market.come_up(begun_ns)
+    trade = (2, scene.first_s, *TRADES[0], MARKS)
+    market.take("tickByTickAllLast", trade, begun_ns)
+    await market.flush(begun_ns)
+    assert market.held and market.known.size(scene.first_s) == 2
+    market.go_down("refused (10197)", begun_ns)
+    assert not market.held and market.known.size(scene.first_s) == 0
+
+
 async def test_losses_that_only_bars_tell_of_are_found_by_a_feed(
     namespace: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -49,6 +49,10 @@ class KnownTrades:
         self._seconds: dict[int, list[Known]] = {}
         self._oldest_s = 0
 
+    def clear(self) -> None:
+        """Nothing was told after all."""
+        self._seconds.clear()
+
     def add(self, ticks: Sequence[Tick], epoch: int | None = None) -> None:
         """Trades were told, by this epoch's subscription unless another is named."""
         of = self.epoch if epoch is None else epoch

@@ -223,6 +223,7 @@ class MarketFeed:
         if self._held is not None:
             self.seam = self._held = None
             self.started = False
+            self.known.clear()  # what was held has not been told
         elif self.started and not self._lost_ns:
             self._lost_ns, self._cause = self._rows_until_ns(heard_ns), cause[:39]
         self._why = cause
