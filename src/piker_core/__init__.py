@@ -18,8 +18,8 @@ The floors, lower ones know nothing of higher ones:
     feed         4  open_feed and its streams (quotes); source writes a provider's rings
                     or follows who does; feeder runs its calls (stream) into an engine,
                     for as long as anyone wants their markets
-    history      4  fills rings with what was before, backfill a store; fetch asks venues
-                    for it; keeper stores what the rings get
+    history      4  fills rings with what was before, backfill a store; fetch asks the
+                    venues for it; keeper stores what the rings get
     replay       4  a journal into rings; recorder writes one
     conformance  5  is a provider what the contract says: the kit behind `check`
     cli          6  the command line
