@@ -245,6 +245,11 @@ def test_a_frame_is_of_the_length_that_its_block_says(length: int) -> None:
     assert unpack(open_packer(1)(bytes(1000)), 1000) == bytes(1000)
 
 
+def test_a_block_is_one_frame_and_nothing_behind_it() -> None:
+    with pytest.raises(Malformed, match="not of the"):
+        unpack(TWO, 500)
+
+
 def test_a_header_of_this_version_has_nothing_more_in_it(tmp_path: Path) -> None:
     write(tmp_path, frames(3))
     path = segments(tmp_path)[0]

@@ -98,6 +98,19 @@ def test_a_full_disk_is_told_once_and_nothing_is_lost_when_there_is_room_again(
     assert read(tmp_path) == (frames(number), None)
 
 
+def test_the_next_record_tells_even_if_its_block_is_not_full(
+    disk: Disk, tmp_path: Path
+) -> None:
+    with open_journal(tmp_path, fsync="never", block_s=1e4) as journal:
+        put(journal, frames(1))
+        disk.error = errno.ENOSPC
+        journal.flush()
+        told, number = put_until_told(journal, 1)
+        assert "No space left" in told and journal.statistics().written.blocks == 0
+        disk.error = 0
+    assert read(tmp_path) == (frames(number), None)
+
+
 def lost_and_found(folder: Path) -> tuple[list[int], list[Lost]]:
     """Numbers of the records, and what the journal says is missing between them."""
     found, cut = read(folder)

@@ -57,7 +57,6 @@ HEADER = struct.Struct("<8sHHIq16sQ12xI")
 BLOCK = struct.Struct("<4sB3xIIIIQqq4xI")
 RECORD = struct.Struct("<BIqI")
 CRC = struct.Struct("<I")
-NUMBERS = struct.Struct("<8sH")
 BLOCK_MAGIC, END_MAGIC = b"BLK1", b"END1"
 NONE, ZSTD = 0, 1
 CLOSED, ROTATED, RECOVERED = 1, 2, 3

@@ -49,7 +49,6 @@ class JournalWriter:
         self._lock = lock
         self._writer = writer
         self._queue = BlockQueue(writer, queue_bytes)
-        self._limits = limits
         self._block_bytes, self._block_ns = limits.block_bytes, limits.block_ns
         self._parts: list[bytes] = []
         self._held = self._due_ns = 0
