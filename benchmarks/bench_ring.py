@@ -164,7 +164,7 @@ def import_row(options: Options) -> Row:
                 subprocess.run(command, check=True, env=environ)
                 if turn:
                     values.append(time.perf_counter_ns() - began)
-    bare = figure("", samples[NOTHING]).median
+    bare = figure("", samples[NOTHING]).minimum
     names = (("piker-core, attach_bars and attach_ticks", READING), (NUMPY, NUMPY))
     figures = [
         figure(name, [each - bare for each in samples[of]]) for name, of in names

@@ -42,6 +42,8 @@ NAMES = ("kraken", "binance", "ib")
 PERIODS = (1, 60)
 MARKS = tuple(part / 10 for part in range(1, 11))
 """Parts of the storm after which memory is looked at."""
+WARM_S = 300.0
+"""Of shorter storms memory says nothing: what is used once is being loaded."""
 GROWTH_MB = 2.5
 """So much memory may grow by in the second half of a storm, tables of ids aside.
 
@@ -316,6 +318,7 @@ async def storm(
             async with open_process(command, environ) as process:
                 options = {"seconds": seconds, "seed": seed}
                 report = await ride(fronts, process, namespace, **options)
+                report["growth_mb"] *= seconds >= WARM_S
                 report["leaked"] = await process.ask("close")
                 report["speed"] = meter.speeds()
         sockets = find_sockets(folder)

@@ -11,7 +11,7 @@ import trio
 import trio.testing
 
 import piker_core as pk
-from piker_core import frames, history
+from piker_core import fetch, history
 from piker_core.fetch import Pace
 from piker_core.history import backfill
 
@@ -174,7 +174,7 @@ async def test_a_venue_that_goes_on_failing_ends_it(
     with pk.open_engine("kraken", tick_capacity=64) as engine:
         market, _ring = open_ring(engine, now_s)
         assert await backfill(book.get_ohlc, market, 1, 200, fast()) == 0
-    assert len(book.calls) == frames.TRIES
+    assert len(book.calls) == fetch.TRIES
 
 
 async def test_seconds_between_history_and_the_first_live_row_are_flat(

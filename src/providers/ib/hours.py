@@ -4,8 +4,9 @@
    hours. It speaks of a few days only, so a working day that is never told, told only
    as closed, or as much shorter than the others is like the usual one: what it told is
    taken for a holiday. A Saturday or Sunday without hours is closed.
-2. What ends within a minute of the next is one session with it.
-3. Without hours a contract is always open.
+2. A session is of the day on which it ends: Monday's may begin on Sunday.
+3. What ends within a minute of the next is one session with it.
+4. Without hours a contract is always open.
 
 Source: https://interactivebrokers.github.io/tws-api/contract_details.html
 """
@@ -34,7 +35,10 @@ _SHORT = 0.75
 
 Span = tuple[int, int]
 _Offsets = tuple[tuple[timedelta, timedelta], ...]
-"""Begin and end of a day's sessions, as local time from that day's midnight."""
+"""Begin and end of a day's sessions, as local time from that day's midnight.
+
+Of one that began on the evening before the begin is negative.
+"""
 
 
 class Hours(Sessions):
@@ -135,13 +139,15 @@ def contract_hours(text: str, zone_id: str) -> Hours:
     days: dict[date, _Offsets] = {}
     for entry in entries:
         told = ib_sessions(entry, zone_id)
-        midnight = _local_time(told.since_ns, zone)
         spans = told.between(told.since_ns, told.until_ns).tolist()
+        end_ns = spans[-1][1] - NS if spans else told.since_ns
+        day = _local_time(end_ns, zone).date()
+        midnight = _midnight(day)
         offsets = tuple(
             (_local_time(opens, zone) - midnight, _local_time(closes, zone) - midnight)
             for opens, closes in spans
         )
-        days[midnight.date()] = (*days.get(midnight.date(), ()), *offsets)
+        days[day] = (*days.get(day, ()), *offsets)
     return Hours(days, zone)
 
 
