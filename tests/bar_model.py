@@ -448,8 +448,10 @@ class MarketModel:
     def set_status(self, status: str, since_ns: int | None = None) -> None:
         if status == "closed":
             rows, period = self.rings[0].rows, self.rings[0].period
-            later = rows and self.gap_after((rows[-1].time + period) * NS)
-            if self.loss != "lost" or later:
+            end_ns = (rows[-1].time + period) * NS if rows else 0
+            live = bool(rows) and self.feed_status == "live"
+            told = live and self.live_from_ns <= end_ns
+            if self.loss != "lost" or told or (rows and self.gap_after(end_ns)):
                 self.loss = "closed"
                 if rows:
                     self.live_from_ns = FOREVER

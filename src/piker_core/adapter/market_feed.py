@@ -17,12 +17,12 @@ from collections.abc import Callable, Sequence
 from contextlib import aclosing
 from typing import Any, Protocol
 
-import msgspec
 import numpy as np
 import trio
 
 from piker_core.adapter.continuity import IdTracker
 from piker_core.adapter.defaults import MarketLimits
+from piker_core.adapter.loss import Gap, begin_of_loss, newest_row_ns, rows_end_ns
 from piker_core.adapter.tap import tap_of
 from piker_core.adapter.trades import (
     EVER_NS,
@@ -79,20 +79,6 @@ class Host(Protocol):
         """Count it, and log the first of its kind."""
 
 
-class Gap(msgspec.Struct):
-    """An interval without a proof that all its trades are known.
-
-    `since_ns`: from when on to ask the venue; `anchor`: the newest id known before it,
-    -1 if none is.
-    """
-
-    start_ns: int
-    end_ns: int
-    cause: str
-    since_ns: int
-    anchor: int
-
-
 def as_it_is(symbol: str, quote: Any) -> Quote:  # noqa: ARG001 - a Normalize
     """The `normalize` of markets that are given quotes."""
     given: Quote = quote
@@ -139,7 +125,7 @@ class MarketFeed:
             tap.begin(symbol)
         self._normalize, self._normalize_best = normalize, normalize_best
         self._best: Any = None
-        self._lost_ns = 0
+        self._told_ns = self._halted_ns = self._lost_ns = 0
         self._cause = ""
         self._backoff = Backoff(*_RETRY_S)
         self._failed_s = -math.inf
@@ -220,13 +206,19 @@ class MarketFeed:
         self._failed_s, self.retry_s = now_s, now_s + self._backoff.next_s()
         self._say("stopped", f"{what}: {error!r}")
 
-    def set_trading(self, trading: bool) -> None:
-        """Whether the venue trades this market now; when it does again, since just now.
+    def set_trading(self, trading: bool, *, asked_ns: int = 0) -> None:
+        """Whether the venue trades this market now; when it does again, since when.
 
-        Its word may come after the first trades: they need a row.
+        Its word may come after the first trades, which need rows: so that is just before
+        now, or before it was last asked (`asked_ns`; 0: never) and did not trade.
         """
-        since_ns = time.time_ns() - _NEWS_NS if trading and not self.trading else None
+        if not trading:
+            self._halted_ns = asked_ns
+        if trading == self.trading:
+            return
         self.trading = trading
+        now_ns = time.time_ns()
+        since_ns = min(self._halted_ns or now_ns, now_ns) - _NEWS_NS
         if self.started and self.handle.status in ("live", "closed"):
             self._say_live(since_ns)
 
@@ -234,10 +226,13 @@ class MarketFeed:
         if self.held is not None:
             self.held, self.seam_ns = None, 0
         elif self.started and not self._lost_ns:
-            self._lost_ns, self._cause = heard_ns, cause
+            told_ns = self._told_ns if self.trading else EVER_NS  # closed: no rows
+            self._lost_ns = begin_of_loss(self.handle, told_ns, heard_ns)
+            self._cause = cause
 
     def _say_live(self, since_ns: int | None = None) -> None:
         if self.trading:
+            self._told_ns = since_ns or self._told_ns
             self._say("live", since_ns=since_ns)
         else:
             self._say("closed", "the venue does not trade")
@@ -245,15 +240,20 @@ class MarketFeed:
     def _say(
         self, status: str, reason: str = "", *, since_ns: int | None = None
     ) -> None:
-        """The one place where a market's status is set."""
+        """The one place where a market's status is set.
+
+        If no row says yet that a market is live again, the time before is not lost too.
+        """
+        ends = self.handle.status == "live" and status not in ("live", "closed")
+        if ends and 0 < rows_end_ns(self.handle) <= self._told_ns:
+            self.handle.set_status("closed")
         self.handle.set_status(status, since_ns=since_ns, reason=reason)
         if reason and reason != self.reason:
             self._host.log.info("%s: %s: %s", self.symbol, status, reason)
         self.reason = reason
 
     def _newest_row_ns(self) -> int:
-        times = self.handle.bars[min(self.handle.bars)].times()
-        return int(times[1]) * NS if times else 0
+        return newest_row_ns(self.handle)
 
     def _open_gap(self, start_ns: int, end_ns: int, cause: str) -> None:
         if not self.tracker.started:
@@ -361,7 +361,9 @@ class MarketFeed:
         return news
 
     async def _push(self, quote: Quote) -> None:
-        """Trades that the engine refuses have not been seen: they will be fetched."""
+        """Trades that the engine refuses have not been seen; one that trades is open."""
+        if not self.trading and 0 < self._halted_ns < quote["ticks"][-1]["time_ns"]:
+            self.set_trading(True)
         if await self._host.send(quote):
             self.heard_s = now_s = time.monotonic()
             see = self.tracker.see

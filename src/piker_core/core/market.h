@@ -240,13 +240,14 @@ static inline int pk_step(pk_market *m, int64_t now_ns) {
 }
 
 /* `resume`: what the seconds between the newest row and the next one will have been. A loss
- * that is no open gap yet is not over because the session is. */
+ * that is no open gap yet is not over because the session is, unless it ended in that row. */
 static inline void pk_set_status(pk_market *m, int status, const char *reason) {
     const pk_bars *shortest = m->bars[0];
     int empty = shortest->head == shortest->first;
     if (status == PK_CLOSED) {
         int64_t end_ns = empty ? INT64_MAX : (shortest->row.time + shortest->period) * PK_NS;
-        if (m->resume != PK_RESUME_LOST || pk_in_open_gap(m, end_ns, INT64_MAX)) {
+        int told = !empty && m->status == PK_LIVE && m->live_from_ns <= end_ns;
+        if (m->resume != PK_RESUME_LOST || told || pk_in_open_gap(m, end_ns, INT64_MAX)) {
             m->resume = PK_RESUME_CLOSED;
             m->live_from_ns = empty ? m->live_from_ns : INT64_MAX;
         }

@@ -113,13 +113,17 @@ class SideFeed:
     async def _look_up(self, quiet: Sequence[str]) -> None:
         if not quiet:
             return
+        asked_s, asked_ns = time.monotonic(), time.time_ns()
         statuses = await self.side.statuses([self.symbols[name] for name in quiet])
         for venue_symbol in quiet:
             market = self.feed.markets[venue_symbol]
             status = statuses.get(venue_symbol, "not listed any more")
-            if (status == TRADING) != market.trading:
+            trading = status == TRADING
+            if not trading and market.heard_s > asked_s:
+                continue  # it has traded since: the answer is of before, or too early
+            if trading != market.trading:
                 self.feed.log.info("%s: the venue says %s", market.symbol, status)
-                market.set_trading(status == TRADING)
+            market.set_trading(trading, asked_ns=asked_ns)
 
 
 async def stream_quotes(
