@@ -209,8 +209,8 @@ class MarketFeed:
     def set_trading(self, trading: bool, *, asked_ns: int = 0) -> None:
         """Whether the venue trades this market now; when it does again, since when.
 
-        Its word may come after the first trades, which need rows: so that is just before
-        now, or before it was last asked (`asked_ns`; 0: never) and did not trade.
+        Its word may come after the first trades, which need rows: so that is just
+        before now, or before it was last asked (`asked_ns`; 0: never) and did not.
         """
         if not trading:
             self._halted_ns = asked_ns
@@ -361,7 +361,10 @@ class MarketFeed:
         return news
 
     async def _push(self, quote: Quote) -> None:
-        """Trades that the engine refuses have not been seen; one that trades is open."""
+        """Trades that the engine refuses have not been seen: they will be fetched.
+
+        A market that trades is open, though the venue has not said so yet.
+        """
         if not self.trading and 0 < self._halted_ns < quote["ticks"][-1]["time_ns"]:
             self.set_trading(True)
         if await self._host.send(quote):
