@@ -232,6 +232,8 @@ class MarketModel:
         self.loss = "lost"
         self.live_from_ns = FOREVER
         self.told_until_ns: int | None = None
+        self.told_from_ns = FOREVER
+        self.early: tuple[int, int] | None = None
         self.loss_begins = False
         self.newest_ns = 0
         self.newest_trade_ns = 0
@@ -446,6 +448,8 @@ class MarketModel:
             self.resumed()
 
     def set_status(self, status: str, since_ns: int | None = None) -> None:
+        if not self.rings[0].rows and self.feed_status == "live" != status:
+            self.keep_early(status)
         if status == "closed":
             rows, period = self.rings[0].rows, self.rings[0].period
             end_ns = (rows[-1].time + period) * NS if rows else 0
@@ -468,11 +472,34 @@ class MarketModel:
         if since_ns is not None:
             self.live_from_ns = since_ns
 
+    def keep_early(self, status: str) -> None:
+        """When the market was live before it had rows."""
+        self.told_from_ns = self.live_from_ns
+        if status == "closed" and self.live_from_ns <= self.newest_ns:
+            if self.early:
+                period = self.rings[0].period
+                first, last = (self.rings[0].bar(ns // NS) for ns in self.early)
+                self.note_open(0, first, last + period, "feed down")
+            self.early = self.live_from_ns, self.newest_ns
+
+    def make_early(self) -> None:
+        """The rows of that time."""
+        assert self.early
+        now = self.feed_status, self.loss, self.live_from_ns
+        self.feed_status, self.loss, self.live_from_ns = "live", "lost", self.early[0]
+        closed, self.early = self.early[1], None
+        self.step_rows(closed)
+        self.feed_status, self.loss, self.live_from_ns = now
+        if self.feed_status != "live":
+            self.live_from_ns = FOREVER
+        elif self.live_from_ns != FOREVER:
+            self.skipped = self.live_from_ns // NS
+
     def add_gap(
         self, start_ns: int, end_ns: int, cause: str, *, repaired: bool = False
     ) -> None:
         if repaired:
-            self.complete(end_ns)
+            self.complete(start_ns, end_ns)
         elif self.feed_status != "live" and self.loss_begins:
             self.told_until_ns, self.loss_begins = start_ns, False
         elif self.feed_status != "live" and self.told_until_ns is not None:
@@ -493,9 +520,13 @@ class MarketModel:
     def gap_after(self, time_ns: int) -> bool:
         return any(end_ns > time_ns for end_ns in self.open_gaps.values())
 
-    def complete(self, end_ns: int) -> None:
+    def complete(self, start_ns: int, end_ns: int) -> None:
         """All trades up to the end are known: so are the rows."""
         rows = self.rings[0].rows
+        of_loss = start_ns == self.told_until_ns and self.live_from_ns <= end_ns
+        known = self.told_from_ns != FOREVER
+        if not rows and self.feed_status == "live" and of_loss and known:
+            self.live_from_ns = self.told_from_ns
         newest = (rows[-1].time if rows else 0) * NS < end_ns
         for place, ring in enumerate(self.rings):
             bar = ring.bar(end_ns // NS)
@@ -542,12 +573,13 @@ class MarketModel:
             rows.append(Row(int(row["time"]), flags, begun))
         if rows and not ring.rows:
             rows[-1].closes = True
-            told = self.live_from_ns != FOREVER
-            if self.loss == "none" and self.rings[0].fresh and told:
-                self.loss = "lost"
         starts = rows and not ring.rows
         ring.rows[:0] = rows
         ring.first -= count
+        if starts and self.early and self.rings[0].rows:
+            self.make_early()
+        elif starts and self.loss == "none" and self.rings[0].fresh:
+            self.loss = "none" if self.live_from_ns == FOREVER else "lost"
         if starts and self.live_from_ns <= self.clock_ns:
             self.step(self.clock_ns)
         return count
@@ -557,6 +589,7 @@ class MarketModel:
         self.feed_status, self.loss, self.live_from_ns = "starting", "lost", FOREVER
         self.clock_ns = self.skipped = 0
         self.closed = self.loss_begins = False
+        self.early, self.told_from_ns = None, FOREVER
         self.told_until_ns = None
         rows = [ring.rows[-1].time * NS for ring in self.rings if ring.rows]
         self.newest_ns = max([self.newest_trade_ns, *rows])

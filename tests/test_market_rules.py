@@ -59,17 +59,73 @@ def test_rows_since_the_feed_is_whole_again_are_no_placeholders(
     assert m.having(pk.BarFlag.SYNTHETIC_GAP, 60) == []
 
 
+def flat_history(start: int, end: int) -> np.ndarray:
+    """Rows of one price, for seconds from T0."""
+    history = np.zeros(end - start, pk.OHLCV_DTYPE)
+    history["time"] = T0 + np.arange(start, end)
+    for name in ("open", "high", "low", "close", "bar_wap"):
+        history[name] = 5.0
+    return history
+
+
+@pytest.mark.parametrize("opens_again", ["before history comes", "after it"])
+def test_what_was_told_before_a_market_without_rows_closed_has_rows(
+    open_market: OpenMarket, opens_again: str
+) -> None:
+    m = open_market()
+    m.market.set_status("live", since_ns=T0 * NS)
+    m.step(1)
+    m.step(4)  # live, and nothing has traded
+    m.market.set_status("closed")
+    m.step(6)
+    if opens_again == "after it":
+        m.market.bars[1].prepend(flat_history(-3, 2))
+        assert m.seconds() == list(range(-3, 5))
+    m.market.set_status("live", since_ns=(T0 + 8) * NS)
+    m.step(9)
+    if opens_again == "before history comes":
+        m.market.bars[1].prepend(flat_history(-3, 2))
+    m.step(11)
+    assert m.seconds() == [*range(-3, 5), *range(8, 12)]
+    assert m.gaps() == [] and m.having(pk.BarFlag.SYNTHETIC_GAP) == []
+
+
+def test_what_is_forgotten_of_a_market_without_rows_is_on_record(
+    open_market: OpenMarket,
+) -> None:
+    m = open_market()
+    for second in (1, 11):
+        m.market.set_status("live", since_ns=(T0 + second) * NS)
+        m.step(second + 3)
+        m.market.set_status("closed")
+    assert m.gaps() == [(1, 5, "feed down", 0)]
+
+
+def test_a_gap_that_is_repaired_before_there_are_rows_leaves_no_placeholders(
+    open_market: OpenMarket,
+) -> None:
+    m = open_market()
+    m.market.set_status("live", since_ns=T0 * NS)
+    m.step(3)
+    m.market.set_status("reconnecting")
+    m.gap(3.5, 5.5)
+    m.market.set_status("live", since_ns=int((T0 + 5.5) * NS))
+    m.step(6)
+    m.gap(3.5, 5.5, repaired=True)
+    m.market.bars[1].prepend(flat_history(-3, 1))
+    m.step(8)
+    assert m.seconds() == list(range(-3, 9))
+    assert m.having(pk.BarFlag.SYNTHETIC_GAP) == []
+    assert m.gaps() == [(3.5, 5.5, "lost", 1)]
+
+
 def test_a_feed_that_is_down_right_after_its_first_history_was_live_until_then(
     open_market: OpenMarket,
 ) -> None:
     m = open_market()
     m.step(1)
     m.step(7)  # live, and nothing has traded
-    history = np.zeros(5, pk.OHLCV_DTYPE)
-    history["time"] = T0 + np.arange(5)
-    for name in ("open", "high", "low", "close", "bar_wap"):
-        history[name] = 5.0
-    m.market.bars[1].prepend(history)
+    m.market.bars[1].prepend(flat_history(0, 5))
     assert m.seconds() == list(range(8))
     m.market.set_status("reconnecting")
     m.gap(8, 10)

@@ -37,6 +37,8 @@ typedef struct {
     int64_t live_from_ns;  /* from when on all trades are told, INT64_MAX: not known */
     int64_t told_until_ns; /* before the loss they were told, as its first record says; INT64_MIN: none does,
                             * INT64_MAX: none does yet */
+    int64_t early_from_ns, early_until_ns; /* while there was no row yet it was live, then closed; 0: it was not */
+    int64_t told_from_ns;  /* while there was no row yet: live_from_ns before the loss */
     int64_t newest_ns;     /* of trades and steps */
     int64_t late_window_ns;
     int64_t last_id, last_time_ns;

@@ -239,11 +239,29 @@ static inline int pk_step(pk_market *m, int64_t now_ns) {
     return error;
 }
 
+/* There is no row yet, and the market is not live any more: when it was is kept until history
+ * comes. Of what was kept before, and that is forgotten now, there is a record. */
+static inline void pk_keep_early(pk_market *m, int status) {
+    m->told_from_ns = m->live_from_ns;
+    if (status == PK_CLOSED && m->live_from_ns <= m->newest_ns) {
+        int64_t period = m->bars[0]->period;
+        if (m->early_until_ns) {
+            pk_note_gaps(m, 0, m->periods, pk_bar_time(m->early_from_ns / PK_NS, period),
+                         pk_bar_time(m->early_until_ns / PK_NS, period) + period, PK_FEED_DOWN);
+        }
+        m->early_from_ns = m->live_from_ns;
+        m->early_until_ns = m->newest_ns;
+    }
+}
+
 /* `resume`: what the seconds between the newest row and the next one will have been. A loss
  * that is no open gap yet is not over because the session is, unless it ended in that row. */
 static inline void pk_set_status(pk_market *m, int status, const char *reason) {
     const pk_bars *shortest = m->bars[0];
     int empty = shortest->head == shortest->first;
+    if (empty && m->status == PK_LIVE && status != PK_LIVE) {
+        pk_keep_early(m, status);
+    }
     if (status == PK_CLOSED) {
         int64_t end_ns = empty ? INT64_MAX : (shortest->row.time + shortest->period) * PK_NS;
         int told = !empty && m->status == PK_LIVE && m->live_from_ns <= end_ns;
@@ -264,12 +282,36 @@ static inline void pk_set_status(pk_market *m, int status, const char *reason) {
     pk_show_status(m);
 }
 
+/* Rows of the time in which the market was live, before it was closed. 0 or an errno. */
+static inline int pk_make_early(pk_market *m) {
+    int status = m->status, resume = m->resume;
+    int64_t live_from_ns = status == PK_LIVE ? m->live_from_ns : INT64_MAX;
+    m->status = PK_LIVE;
+    m->resume = PK_RESUME_LOST;
+    m->live_from_ns = m->early_from_ns;
+    int error = pk_step_rows(m, m->early_until_ns);
+    if (live_from_ns < INT64_MAX) {
+        m->skipped_s = live_from_ns / PK_NS;
+    }
+    m->status = status;
+    m->resume = resume;
+    m->live_from_ns = live_from_ns;
+    m->early_until_ns = 0;
+    return error;
+}
+
 /* History in empty rings may end before the feed began: what lies between is lost. The rows since
  * then are made at once, as far as the clock has come: a feed that is down before its next step
  * would not know any more that it was live. 0 or an errno. */
 static inline int pk_begin_with_history(pk_market *m, int64_t now_ns) {
-    if (m->resume == PK_RESUME_NOT && m->fresh[0] && m->live_from_ns < INT64_MAX) {
+    int error = 0, early = m->early_until_ns && m->bars[0]->head > m->bars[0]->first;
+    if (early) {
+        error = pk_make_early(m);
+    } else if (m->resume == PK_RESUME_NOT && m->fresh[0] && m->live_from_ns < INT64_MAX) {
         m->resume = PK_RESUME_LOST;
+    }
+    if (error) {
+        return error;
     }
     return m->live_from_ns <= now_ns ? pk_step(m, now_ns) : 0;
 }
@@ -322,7 +364,12 @@ static inline void pk_mark_repaired(pk_market *m, pk_bars *b, int64_t start_ns, 
 
 /* Nothing is missing any more: rows up to the end of a repaired gap, whose trades are all known.
  * The loss before the next row is over, if this gap was it. */
-static inline int pk_complete_gap(pk_market *m, int64_t end_ns) {
+static inline int pk_complete_gap(pk_market *m, int64_t start_ns, int64_t end_ns) {
+    int begun = m->bars[0]->head > m->bars[0]->first;
+    int of_loss = start_ns == m->told_until_ns && m->live_from_ns <= end_ns;
+    if (!begun && m->status == PK_LIVE && of_loss && m->told_from_ns < INT64_MAX) {
+        m->live_from_ns = m->told_from_ns; /* as if it had never been lost */
+    }
     int error = pk_make_room(m, end_ns, 0);
     if (error) {
         return error;
@@ -366,7 +413,7 @@ static inline void pk_list_gap(pk_market *m, int64_t start_ns, int64_t end_ns, i
  * The shortest ring's record is what a later writer goes by: it is opened first, closed last. */
 static inline int pk_add_gap(pk_market *m, int64_t start_ns, int64_t end_ns, const char *cause, int repaired) {
     const pk_word *count = &m->bars[0]->segment.header->table_count;
-    int error = repaired ? pk_complete_gap(m, end_ns) : 0;
+    int error = repaired ? pk_complete_gap(m, start_ns, end_ns) : 0;
     if (error) {
         return error;
     }
