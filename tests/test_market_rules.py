@@ -371,6 +371,21 @@ def test_a_loss_that_is_not_on_record_is_not_over_because_the_session_is(
     assert m.gaps() == [(1, 9, "feed down", 0)]
 
 
+def test_a_loss_that_ended_in_the_newest_row_is_over_in_a_closed_session(
+    open_market: OpenMarket,
+) -> None:
+    m = open_market()
+    m.trade(0)
+    m.market.set_status("reconnecting")
+    m.gap(0.25, 0.75)
+    m.market.set_status("live", since_ns=int((T0 + 0.75) * NS))
+    m.market.set_status("closed")
+    m.market.set_status("live", since_ns=(T0 + 20) * NS)
+    m.step(21)
+    assert m.seconds() == [0, 20, 21]
+    assert [cause for _, _, cause, _ in m.gaps()] == ["lost"]
+
+
 def test_without_flat_rows_only_a_gap_under_repair_has_placeholders(
     open_market: OpenMarket,
 ) -> None:
