@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from itertools import count
 from typing import Any
 
-from bar_model import NS
+from bar_rows import NS
 
 import piker_core as pk
 from piker_core.segments import ring_name

@@ -19,7 +19,8 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from bar_model import NS, MarketModel, Trade, tick_array
+from bar_model import MarketModel
+from bar_rows import NS, Trade, tick_array
 
 import piker_core as pk
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from bar_model import NS, Trade, tick_array
+from bar_rows import NS, Trade, tick_array
 
 import piker_core as pk
 

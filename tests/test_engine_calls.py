@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from bar_model import NS, Trade, tick_array
+from bar_rows import NS, Trade, tick_array
 from test_full_shm import in_small_shm
 
 import piker_core as pk

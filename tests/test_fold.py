@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from bar_model import NS, Row, Trade, tick_array
+from bar_rows import NS, Row, Trade, tick_array
 from compilers import compile_c, run_c
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from bar_model import NS, MarketModel, Trade, tick_array
+from bar_model import MarketModel
+from bar_rows import NS, Trade, tick_array
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (

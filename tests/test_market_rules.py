@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from bar_model import NS, Trade, tick_array
+from bar_rows import NS, Trade, tick_array
 from opened_market import T0, OpenMarket, open_engine
 
 import piker_core as pk

@@ -5,7 +5,7 @@ from random import Random
 
 import numpy as np
 import pytest
-from bar_model import FLAT, PARTIAL, REVISED
+from bar_rows import FLAT, PARTIAL, REVISED
 from numpy.typing import NDArray
 from stepped import (
     FQME,

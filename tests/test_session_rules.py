@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from bar_model import NS, Trade, tick_array
+from bar_rows import NS, Trade, tick_array
 from opened_market import T0, OpenMarket, open_engine, spans
 
 import piker_core as pk
