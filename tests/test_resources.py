@@ -55,6 +55,7 @@ def test_a_thousand_engines_leave_their_rings_and_nothing_else(namespace: str) -
 async def test_tables_of_ids_take_what_they_hold_and_at_most_a_megabyte_and_a_half(
     namespace: str,
 ) -> None:
+    gc.collect()  # those of earlier tests
     before = look_at_memory().tables
     with open_rings(namespace) as (engine, market):
         for known, most in ((1, 8), (300, 16), (5000, 176), (140_000, 1536)):
