@@ -50,7 +50,8 @@ def venue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A provider whose history is a book of 20,000 s with a hole."""
     (tmp_path / "bookvenue.py").write_text(VENUE.format(start=END - 20_000, end=END))
     root = str(Path(__file__).resolve().parents[1])
-    path = os.pathsep.join([str(tmp_path), root])
+    before = os.environ.get("PYTHONPATH")
+    path = os.pathsep.join(filter(None, [str(tmp_path), root, before]))
     monkeypatch.setenv("PYTHONPATH", path)
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "home"))
     for name, value in NO_NETWORK.items():

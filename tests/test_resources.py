@@ -52,6 +52,9 @@ def test_a_thousand_engines_leave_their_rings_and_nothing_else(namespace: str) -
     assert pk.attach_bars(FQME, namespace=namespace).generation == OPENS
 
 
+@pytest.mark.skipif(
+    "san" in os.environ.get("LD_PRELOAD", ""), reason="sanitizers have tables, too"
+)
 async def test_tables_of_ids_take_what_they_hold_and_at_most_a_megabyte_and_a_half(
     namespace: str,
 ) -> None:
