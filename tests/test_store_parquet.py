@@ -129,6 +129,13 @@ def test_opening_and_reading_make_nothing(root: Path, store: pk.Store) -> None:
     assert not root.exists()
 
 
+def test_the_first_write_makes_the_folders_above_it_too(root: Path) -> None:
+    deep = root / "of" / "a" / "user"
+    with pk.open_store(f"parquet://{deep}") as store:
+        assert store.write_ohlcv(FQME, 60, bars(every(JAN_S, 5))) == 5
+    assert len(files(deep)) == 1
+
+
 def test_a_closed_store_refuses_all_calls(store: pk.Store) -> None:
     store.close()
     store.close()

@@ -89,10 +89,11 @@ class Folder:
         """Make a folder of the store, on disk when this returns."""
         if path in self._made and path.is_dir():
             return
-        if path != self.root or not path.parent.is_dir():
+        inside = self.root in path.parents
+        if inside or not path.parent.is_dir():
             self.make(path.parent)
         path.mkdir(exist_ok=True)
-        with suppress(PermissionError) if path == self.root else nullcontext():
+        with nullcontext() if inside else suppress(PermissionError):
             sync_folder(path.parent)
         self._made.add(path)
 
