@@ -126,12 +126,15 @@ async def settle(feed: pk.Feed) -> None:
 
 async def wait_repaired(feed: pk.Feed) -> None:
     """All are live, with gaps on record that are repaired, and a row older."""
-    for flume in feed.flumes.values():
-        await wait_until(lambda rt=flume.rt: len(rt.gaps()))
-        await wait_until(lambda flume=flume: flume.status == "live")
-        await wait_until(lambda rt=flume.rt: not open_gaps(rt))
-    await settle(feed)
-    assert not any(open_gaps(flume.rt) for flume in feed.flumes.values())
+    flumes = feed.flumes.values()
+    while True:
+        for flume in flumes:
+            await wait_until(lambda rt=flume.rt: len(rt.gaps()))
+            await wait_until(lambda flume=flume: flume.status == "live")
+            await wait_until(lambda rt=flume.rt: not open_gaps(rt))
+        await settle(feed)
+        if not any(open_gaps(flume.rt) for flume in flumes):
+            return  # else another one has opened meanwhile
 
 
 def stream_of(feed: pk.Feed, fqme: str) -> dict[str, int]:

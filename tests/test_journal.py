@@ -269,6 +269,18 @@ def test_a_forked_child_neither_writes_nor_keeps_the_lock(tmp_path: Path) -> Non
     assert [each.body for each in read(tmp_path)[0]] == [b"x", b"y", b"z"]
 
 
+def test_a_close_gives_the_lock_up_though_a_child_has_its_descriptor_still(
+    tmp_path: Path,
+) -> None:
+    with open_journal(tmp_path) as journal:
+        held = os.dup(journal._lock)
+    try:
+        with open_journal(tmp_path) as journal:
+            journal.append(4, BASE_NS, b"x")
+    finally:
+        os.close(held)
+
+
 def test_after_it_is_closed_it_takes_no_more(tmp_path: Path) -> None:
     with open_journal(tmp_path) as journal:
         journal.append(4, BASE_NS, b"x")

@@ -8,6 +8,7 @@ import fcntl
 import os
 import stat
 import struct
+from contextlib import suppress
 from pathlib import Path
 
 from piker_core.errors import JournalError
@@ -71,6 +72,13 @@ def take_lock(folder: Path) -> int:
     return descriptor
 
 
+def give_up_lock(descriptor: int) -> None:
+    """Give up the writer's lock, also where a forked child has not closed it yet."""
+    with suppress(OSError):
+        fcntl.fcntl(descriptor, fcntl.F_OFD_SETLK, _whole_file(fcntl.F_UNLCK))
+    os.close(descriptor)
+
+
 def has_writer(folder: Path) -> bool:
     """Whether a writer holds the lock now; never takes it."""
     try:
@@ -88,5 +96,5 @@ def has_writer(folder: Path) -> bool:
         os.close(descriptor)
 
 
-def _whole_file() -> bytes:
-    return _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
+def _whole_file(kind: int = fcntl.F_WRLCK) -> bytes:
+    return _FLOCK.pack(kind, os.SEEK_SET, 0, 0, 0)

@@ -9,6 +9,7 @@ import msgspec
 
 from piker_core.errors import JournalError
 from piker_core.journal.disk import SegmentWriter, Written
+from piker_core.journal.folder import give_up_lock
 from piker_core.journal.layout import MOST_BODY, RECORD
 from piker_core.journal.queue import BlockQueue
 from piker_core.journal.records import Kind, Lost
@@ -134,7 +135,7 @@ class JournalWriter:
                 raise JournalError(f"{error or self.folder}{more}")
         finally:
             self._block_bytes = -1
-            os.close(lock)
+            give_up_lock(lock)
 
     def _put_rest(self) -> JournalError | None:
         """Hand over all there is, for which the disk must have caught up."""
