@@ -70,7 +70,7 @@ async def test_tables_of_ids_take_what_they_hold_and_at_most_a_megabyte_and_a_ha
             assert most / 2 < taken <= most
     del engine, market
     gc.collect()
-    assert look_at_memory().tables == before
+    assert look_at_memory().tables <= before
 
 
 def test_refused_attaches_and_openings_leave_nothing_behind(namespace: str) -> None:
