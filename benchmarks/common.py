@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 import piker_core as pk
+from piker_core.store.opening import without_password
 
 PACKAGES = (
     *("piker-core", "numpy", "trio", "websockets", "pyarrow", "duckdb", "polars"),
@@ -181,7 +182,8 @@ def _processor() -> str:
 
 def _command() -> str:
     module = Path(sys.argv[0]).stem
-    return " ".join(["python -m", f"benchmarks.{module}", *sys.argv[1:]])
+    options = map(without_password, sys.argv[1:])
+    return " ".join(["python -m", f"benchmarks.{module}", *options])
 
 
 def main(

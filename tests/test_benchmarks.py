@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from benchmarks import common
 from benchmarks.common import Case, Options, measure
 from benchmarks.trades import Tape
 
@@ -61,6 +62,12 @@ def test_the_table_names_command_machine_and_versions() -> None:
     table = run("bench_ring")
     assert "python -m benchmarks.bench_ring --quick" in table
     assert "numpy" in table and "window(300)" in table and "median" in table
+
+
+def test_the_table_names_no_password(monkeypatch: pytest.MonkeyPatch) -> None:
+    words = ["bench_store.py", "--postgres", "postgresql://me:secret@host/db"]
+    monkeypatch.setattr("sys.argv", words)
+    assert "secret" not in common._command() and "me" in common._command()
 
 
 def test_rounds_take_turns_and_the_warm_up_is_left_out() -> None:
