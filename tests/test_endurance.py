@@ -20,6 +20,8 @@ LOSS_KB, FAILURE_KB = 4.0, 2.0
 """More than this each is a leak, or a heap full of holes."""
 BODY = b"<html>" + b" " * 20_000
 FRAMES = 20
+LOOKS = 3
+"""Memory comes in pieces of a megabyte: what leaks takes more each time."""
 
 pytestmark = pytest.mark.skipif(
     "san" in os.environ.get("LD_PRELOAD", ""), reason="sanitizers keep what is freed"
@@ -65,16 +67,24 @@ async def test_lost_connections_leave_no_memory_behind(namespace: str) -> None:
     async with open_acme(MARKET) as venue, open_endurance(venue) as process:
         await lose(venue, WARM)
         before, first, _ = await process.ask("look")
-        await lose(venue, TIMES)
-        after, last, frames = await process.ask("look")
-    assert last - first >= TIMES and frames > FRAMES * TIMES
-    assert (after - before) / TIMES / 1024 < LOSS_KB
+        grown = []
+        while len(grown) < LOOKS and not min(grown, default=LOSS_KB) < LOSS_KB:
+            await lose(venue, TIMES)
+            after, last, frames = await process.ask("look")
+            assert last - first >= TIMES and frames > FRAMES * TIMES
+            grown.append((after - before) / TIMES / 1024)
+            before, first = after, last
+    assert min(grown) < LOSS_KB
 
 
 async def test_calls_that_fail_leave_no_memory_behind(namespace: str) -> None:
     async with open_acme(MARKET) as venue, open_endurance(venue) as process:
         assert await process.ask(f"calls {WARM}") == WARM
         before, *_ = await process.ask("look")
-        assert await process.ask(f"calls {TIMES}") == TIMES
-        after, *_ = await process.ask("look")
-    assert (after - before) / TIMES / 1024 < FAILURE_KB
+        grown = []
+        while len(grown) < LOOKS and not min(grown, default=FAILURE_KB) < FAILURE_KB:
+            assert await process.ask(f"calls {TIMES}") == TIMES
+            after, *_ = await process.ask("look")
+            grown.append((after - before) / TIMES / 1024)
+            before = after
+    assert min(grown) < FAILURE_KB
