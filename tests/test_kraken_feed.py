@@ -88,8 +88,13 @@ def open_gaps(bars: pk.BarReader) -> int:
 
 
 async def settle(flume: pk.Flume) -> None:
-    """Live, and a few rows old."""
+    """Live, with rows up to now, and a few rows older.
+
+    The rows of the running minute come by and by.
+    """
     await wait_until(lambda: flume.status == "live")
+    await wait_until(lambda: flume.rt.head > flume.rt.first)
+    await wait_until(lambda: int(flume.rt.last()["time"]) >= int(time.time()) - 1)
     head = flume.rt.head
     await wait_until(lambda: flume.rt.head > head + 1)
 
