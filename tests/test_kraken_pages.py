@@ -171,6 +171,29 @@ def some_trades(draw: st.DrawFn) -> list[Trade]:
     return trades
 
 
+def test_the_close_before_is_of_the_last_trade_of_its_time() -> None:
+    times = (0, 0, 0, 1000, 1000, 1000)
+    prices = ("0.1",) * 5 + ("0.2",)
+    trades = [
+        (1_762_795_440 * NS + time_ns, price, "0.10000000", number + 1)
+        for number, (time_ns, price) in enumerate(zip(times, prices, strict=True))
+    ]
+    market = Market(trades, inclusive=False)
+    market.page_size = 5
+
+    async def compare() -> None:
+        async with open_market(market) as get_ohlc:
+            start_s, end_s = 1_762_795_471, 1_762_795_472
+            got, _, _ = await get_ohlc(1, moment(end_s), moment(start_s))
+            assert got["close"].tolist() == [0.2]
+
+    with (
+        mock.patch.object(pages, "PAGE_TRADES", 5),
+        mock.patch.object(history, "wall_s", return_value=1_762_895_440.0),
+    ):
+        trio.run(compare)
+
+
 @settings(max_examples=150, deadline=None)
 @given(
     some_trades(),

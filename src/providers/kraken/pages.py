@@ -111,6 +111,10 @@ class TradePages:
                 high_ns = since_ns
             if not since_ns and len(page):
                 self.first_ns = int(page["time_ns"][0])
+        if low_ns:  # trades of that page's last time may follow it
+            page, _ = await self._page(low_ns - 1, patient=True)
+            before = page[page["time_ns"] <= end_ns]
+            close = float(before["price"][-1]) if len(before) else close
         return close
 
     async def _page(self, since_ns: int, *, patient: bool) -> tuple[Rows, int]:
