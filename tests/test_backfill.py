@@ -5,7 +5,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ import trio
 import trio.testing
 
 import piker_core as pk
-from piker_core.backfill import Filled, fill, fill_store, missing_spans
+from piker_core.backfill import Filled, fill, fill_store, missing_spans, open_history
 from piker_core.dtypes import BarFlag
 from piker_core.fetch import Pace
 from piker_core.store import open_store
@@ -229,3 +229,20 @@ def test_missing_spans_are_what_lies_between_the_rows() -> None:
     assert missing_spans(rows, 60, 3600, 5400) == []
     assert missing_spans(rows[:0], 60, 600, 1200) == [(600, 1200)]
     assert missing_spans(rows, 60, 600, 600) == []
+
+
+async def test_a_throttle_while_the_market_is_looked_for_is_waited_for(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    refusals = [pk.DataThrottle("too many", retry_after=30.0)] * 2
+
+    @asynccontextmanager
+    async def open_history_client(symbol: str) -> AsyncIterator[tuple[Any, Any]]:
+        if refusals:
+            raise refusals.pop()
+        yield Book(0).get_ohlc, {"erlangs": 1, "rate": 1}
+
+    provider = SimpleNamespace(open_history_client=open_history_client)
+    async with open_history(provider, "xbtusd") as (_, limits):  # type: ignore[arg-type]
+        assert limits["rate"] == 1
+    assert not refusals and trio.current_time() >= 60.0

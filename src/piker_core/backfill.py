@@ -9,7 +9,9 @@ with a request for each frame that it is long.
 """
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -18,8 +20,8 @@ import trio
 from numpy.typing import NDArray
 
 from piker_core.dtypes import BarFlag
-from piker_core.errors import PikerError
-from piker_core.fetch import Fetch, GetOhlc, Pace, Rows, Span
+from piker_core.errors import DataThrottle, PikerError
+from piker_core.fetch import TRIES, Fetch, GetOhlc, Pace, Rows, Span
 from piker_core.provider import find_provider
 from piker_core.symbols import parse_fqme
 
@@ -74,7 +76,7 @@ async def fill_store(
     provider = find_provider(name)
     if not hasattr(provider, "open_history_client"):
         raise PikerError(f"provider {name} has no history: it cannot fill a store")
-    async with provider.open_history_client(symbol) as (get_ohlc, limits):
+    async with open_history(provider, symbol) as (get_ohlc, limits):
         pace = limits_pace(limits)
         return await fill(
             get_ohlc,
@@ -86,6 +88,27 @@ async def fill_store(
             pace=pace,
             tell=tell,
         )
+
+
+@asynccontextmanager
+async def open_history(
+    provider: ModuleType, symbol: str
+) -> AsyncIterator[tuple[GetOhlc, Mapping[str, float]]]:
+    """The provider's client; a throttle while it looks for the market is waited for."""
+    for number in range(TRIES):
+        async with AsyncExitStack() as stack:
+            try:
+                opened = await stack.enter_async_context(
+                    provider.open_history_client(symbol)
+                )
+            except DataThrottle as error:
+                if number + 1 == TRIES:
+                    raise
+                wait_s = error.retry_after
+            else:
+                yield opened
+                return
+        await trio.sleep(wait_s)
 
 
 def limits_pace(limits: Mapping[str, float]) -> Pace:

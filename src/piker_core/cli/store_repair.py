@@ -1,21 +1,17 @@
 """`store repair`: holes and wrong rows of a store are fetched from the venue again."""
 
-from collections.abc import AsyncIterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
-from types import ModuleType
-
 import msgspec
 import numpy as np
 import trio
 
-from piker_core.backfill import limits_pace, missing_spans
+from piker_core.backfill import limits_pace, missing_spans, open_history
 from piker_core.cli.failures import OK
 from piker_core.cli.output import Output, utc_text
 from piker_core.cli.store_checks import read_whole
 from piker_core.cli.store_views import bounds, counted, for_each
 from piker_core.dtypes import BarFlag
-from piker_core.errors import DataThrottle, PikerError, StoreError
-from piker_core.fetch import TRIES, Fetch, GetOhlc, Rows, Span
+from piker_core.errors import PikerError, StoreError
+from piker_core.fetch import Fetch, Rows, Span
 from piker_core.provider import find_provider
 from piker_core.store.faults import find_faults
 from piker_core.store.protocol import Series, Store
@@ -101,31 +97,10 @@ async def _fetch(store: Store, one: Series, repaired: Repaired) -> None:
             repaired.changed += changed
         repaired.rows += len(rows)
 
-    async with _open_history(provider, symbol) as (get_ohlc, limits):
+    async with open_history(provider, symbol) as (get_ohlc, limits):
         fetch = Fetch(get_ohlc, one.period, limits_pace(limits), name=one.fqme)
         await fetch.run(repaired.wanted, take)
         repaired.requests = fetch.requests
-
-
-@asynccontextmanager
-async def _open_history(
-    provider: ModuleType, symbol: str
-) -> AsyncIterator[tuple[GetOhlc, Mapping[str, float]]]:
-    """The provider's client; a throttle while it looks for the market is waited for."""
-    for number in range(TRIES):
-        async with AsyncExitStack() as stack:
-            try:
-                opened = await stack.enter_async_context(
-                    provider.open_history_client(symbol)
-                )
-            except DataThrottle as error:
-                if number + 1 == TRIES:
-                    raise
-                wait_s = error.retry_after
-            else:
-                yield opened
-                return
-        await trio.sleep(wait_s)
 
 
 def _tell(out: Output, one: Series, repaired: Repaired) -> None:
