@@ -200,4 +200,4 @@ def test_help_says_how_moments_are_written() -> None:
 
 async def test_kills_at_any_moment_lose_nothing(tmp_path: Path) -> None:
     report = await backfill_kills.kill_often(6, 3, tmp_path)
-    assert report["kills"] == 6 and report["rows"] > 0
+    assert report["kills"] >= 6 and report["rows"] > 0
