@@ -19,9 +19,9 @@ WORDS = 2
 RESOURCES = 3
 FLOORS = {
     COMPILED: ("core.native", "core.rings", "core.ticks", "core.fold", "core.engine"),
-    WORDS: ("digest", "dtypes", "errors", "fqme", "messages", "steps", "symbols"),
+    WORDS: ("digest", "dtypes", "errors", "fqme", "messages", "orders", "steps", "symbols"),
     RESOURCES: (
-        *("channel", "config", "provider", "segments", "tasks", "waiting"),
+        *("broker", "channel", "config", "provider", "segments", "tasks", "waiting"),
         *("calendars", "symbol_cache", "symbol_search", "symbol_table"),
         *("control", "control_server", "control_socket", "cutoff"),
         *("adapter", "journal", "simulation", "store"),

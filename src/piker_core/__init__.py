@@ -4,9 +4,10 @@ The floors, lower ones know nothing of higher ones:
 
     core/        0  C: atomics, segment, ring, ticks, fold; no Python
                  1  Cython: rings and ticks (reading), engine (writing)
+    orders       2  messages of orders
     symbols      2  assets and markets; fqme is their names, steps the decimal steps
-    provider     3  the provider protocol; config; segments of this machine;
-                    symbol_table, search and cache: a venue's markets by all their
+    provider     3  the provider protocol, broker that of orders; config; segments of
+                    this machine; symbol_table, search and cache: a venue's markets by all their
                     names; calendars: when a market is open; tasks: nurseries, waits
     store        3  bars at rest: a folder of Parquet files, or a database; digest: what
                     a day of them is
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
         JournalError,
         NoData,
         NotFound,
+        OrderError,
         PikerError,
         ProviderError,
         SegmentError,
@@ -59,6 +61,18 @@ if TYPE_CHECKING:
     )
     from piker_core.feed import Feed, Flume, open_feed
     from piker_core.messages import FeedInit, Quote, Tick
+    from piker_core.orders import (
+        BrokerdCancel,
+        BrokerdError,
+        BrokerdFill,
+        BrokerdOrder,
+        BrokerdOrderAck,
+        BrokerdPosition,
+        BrokerdStatus,
+        Cancel,
+        Order,
+        Status,
+    )
     from piker_core.segments import list_segments, remove_segments
     from piker_core.store import Series, Store, open_store
     from piker_core.symbols import Asset, MktPair
@@ -80,6 +94,7 @@ _ROOMS = {
         "JournalError",
         "NoData",
         "NotFound",
+        "OrderError",
         "PikerError",
         "ProviderError",
         "SegmentError",
@@ -88,6 +103,18 @@ _ROOMS = {
     ),
     "feed": ("Feed", "Flume", "open_feed"),
     "messages": ("FeedInit", "Quote", "Tick"),
+    "orders": (
+        "BrokerdCancel",
+        "BrokerdError",
+        "BrokerdFill",
+        "BrokerdOrder",
+        "BrokerdOrderAck",
+        "BrokerdPosition",
+        "BrokerdStatus",
+        "Cancel",
+        "Order",
+        "Status",
+    ),
     "segments": ("list_segments", "remove_segments"),
     "store": ("Series", "Store", "open_store"),
     "symbols": ("Asset", "MktPair"),
@@ -104,6 +131,14 @@ __all__ = [
     "BarFlag",
     "BarReader",
     "BarWriter",
+    "BrokerdCancel",
+    "BrokerdError",
+    "BrokerdFill",
+    "BrokerdOrder",
+    "BrokerdOrderAck",
+    "BrokerdPosition",
+    "BrokerdStatus",
+    "Cancel",
     "ConfigError",
     "DataThrottle",
     "DataUnavailable",
@@ -117,11 +152,14 @@ __all__ = [
     "MktPair",
     "NoData",
     "NotFound",
+    "Order",
+    "OrderError",
     "PikerError",
     "ProviderError",
     "Quote",
     "SegmentError",
     "Series",
+    "Status",
     "Store",
     "StoreError",
     "Tick",

@@ -10,7 +10,7 @@ import tomllib
 from collections.abc import Mapping
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import msgspec
 
@@ -19,7 +19,9 @@ from piker_core.provider import is_provider, provider_names
 
 T = TypeVar("T", bound=msgspec.Struct)
 Table = dict[str, Any]
-_OURS = ("feed", "store")
+_NAMED = ("account", "risk")
+"""Tables of tables, each of which has the name of an account."""
+_OURS = ("ems", "feed", "paper", "store", *_NAMED)
 """Tables that are not a provider's."""
 
 
@@ -65,6 +67,42 @@ class StoreConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     url: str = ""
 
 
+class EmsConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`[ems]`: the order gateway.
+
+    `sync`: "full" writes through to the disk before anything is acknowledged or sent,
+    "normal" leaves it to the system when, which loses nothing when a process dies, but
+    may when the machine does. `queue`: messages that wait for a client that does not
+    read, before it is let go. `reconcile_s`: how often open orders, fills and positions
+    are compared with the broker's. `grace_s`: how long an order that the broker does
+    not know may still turn up.
+    """
+
+    sync: Literal["full", "normal"] = "full"
+    queue: int = 65536
+    reconcile_s: float = 30.0
+    grace_s: float = 5.0
+
+
+class AccountConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`[account.NAME]`: whether real orders may leave for it, and to whom.
+
+    `live`: without it, live mode is refused. `broker`: the provider; if empty, that of
+    the account's name or of the market.
+    """
+
+    live: bool = False
+    broker: str = ""
+
+
+def state_folder(environ: Mapping[str, str] = os.environ) -> Path:
+    """Where orders, positions and their ledger are kept: `$PIKER_STATE`."""
+    if environ.get("PIKER_STATE"):
+        return Path(environ["PIKER_STATE"]).absolute()
+    home = environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
+    return (Path(home) / "piker-core").absolute()
+
+
 def default_store_url(environ: Mapping[str, str] = os.environ) -> str:
     """The store that is used where none is named. Raises ConfigError."""
     url = load_section("store", StoreConfig, environ=environ).url
@@ -92,11 +130,39 @@ def load_section(
     path = config_path(environ)
     tables = _read(path)
     _check_tables(tables, name, path)
-    table = tables.get(name, {})
+    return _load(tables.get(name, {}), name, shape, path=path, environ=environ)
+
+
+def load_named(
+    table: str, name: str, shape: type[T], *, environ: Mapping[str, str] = os.environ
+) -> T:
+    """`[table.name]` as a Struct: `[risk.paper]`, or `PIKER_RISK__PAPER__...`.
+
+    Raises as `load_section`; a table without this name gives the Struct's defaults.
+    """
+    path = config_path(environ)
+    tables = _read(path)
+    _check_tables(tables, table, path)
+    named = tables.get(table, {})
+    if not isinstance(named, dict):
+        raise ConfigError(f"{path}: {table} must be a table: write [{table}.{name}]")
+    for key, value in named.items():
+        if not isinstance(value, dict):
+            raise ConfigError(
+                f"{path}: [{table}] {key} belongs to an account: write [{table}.NAME]"
+            )
+    place = f"{table}.{name}"
+    return _load(named.get(name, {}), place, shape, path=path, environ=environ)
+
+
+def _load(
+    table: Any, name: str, shape: type[T], *, path: Path, environ: Mapping[str, str]
+) -> T:
+    """A table that was read, with what the environment says in its place."""
     if not isinstance(table, dict):
         raise ConfigError(f"{path}: {name} must be a table: write [{name}]")
     _check_keys(table, shape, f"{path}: [{name}]", "{}")
-    prefix = f"PIKER_{name.upper()}__"
+    prefix = f"PIKER_{name.upper().replace('.', '__')}__"
     overrides = {
         key.removeprefix(prefix).lower(): value
         for key, value in environ.items()

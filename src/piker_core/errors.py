@@ -48,6 +48,14 @@ class ProviderError(PikerError):
         self.frame = frame
 
 
+class OrderError(PikerError, ValueError):
+    """An order, or a request about one, is not what it can be."""
+
+
+class BrokerDown(ProviderError):
+    """A request was certainly not sent: the broker is not connected."""
+
+
 class NoData(PikerError):
     """This span of history is empty; older spans may not be."""
 
