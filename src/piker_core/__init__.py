@@ -7,8 +7,9 @@ The floors, lower ones know nothing of higher ones:
     orders       2  messages of orders
     symbols      2  assets and markets; fqme is their names, steps the decimal steps
     provider     3  the provider protocol, broker that of orders; config; segments of
-                    this machine; symbol_table, search and cache: a venue's markets by all their
-                    names; calendars: when a market is open; tasks: nurseries, waits
+                    this machine; symbol_table, search and cache: a venue's markets by
+                    all their names; calendars: when a market is open; tasks:
+                    nurseries, waits
     store        3  bars at rest: a folder of Parquet files, or a database; digest: what
                     a day of them is
     journal      3  what came over the wire, in segments of checked blocks
