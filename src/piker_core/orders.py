@@ -282,7 +282,33 @@ class Status(_Numbers, tag="status", frozen=True):
     version: int = 1
 
 
+class Transaction(_Numbers, tag="transaction", frozen=True):
+    """A line of an account's ledger, as `norm_trade` of a provider makes them.
+
+    `kind`: a "fill" of `size` (positive bought, negative sold) at `price`, with its
+    `fee`; a "fee" apart from a fill; a "transfer" of `size` in (or out, negative) at
+    the price that it is to count for; a "split": each unit becomes `size` units.
+    `tid`: the venue's id of it, unique with the broker; a correction has the same one
+    and a higher `revision`.
+    """
+
+    kind: Literal["fill", "fee", "transfer", "split"]
+    tid: str
+    time_ns: int
+    symbol: str
+    size: Decimal = Decimal(0)
+    price: Decimal = Decimal(0)
+    fee: Decimal = Decimal(0)
+    fee_currency: str = ""
+    revision: int = 0
+    reqid: str = ""
+    oid: str = ""
+    details: dict[str, Any] = {}
+    version: int = 1
+
+
 _DECIMALS = {
+    "Transaction": ("size", "price", "fee"),
     "Order": ("price", "size", "stop", "trail"),
     "Update": ("price", "size", "stop", "trail"),
     "BrokerdOrder": ("price", "size"),
