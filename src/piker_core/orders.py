@@ -90,8 +90,8 @@ class Order(_Numbers, tag="order", frozen=True):
     "ioc" and "fok" not at all. `post_only`: canceled rather than taking. `reduce_only`:
     never makes a position larger. `stop`: kept until a trade reaches this price, then a
     limit order at `price`. `trail`: kept until the price has come back by so much from
-    its best since; then a limit order at the price of that trade, or at `price` if that
-    is better for it. `oco`: of orders that share this name one is filled; the others
+    its best since, then a limit order at `price`, which may be well through the market.
+    `oco`: of orders that share this name one is filled; the others
     are canceled.
     """
 
