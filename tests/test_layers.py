@@ -31,7 +31,7 @@ FLOORS = {
         *("backfill", "fetch", "history", "keeper"),
         *("recorder", "replay"),
     ),
-    5: ("conformance",),
+    5: ("conformance", "ems"),
     6: ("__main__", "cli"),
 }
 FLOOR_OF = {name: floor for floor, names in FLOORS.items() for name in names}

@@ -1,0 +1,1 @@
+"""The order gateway: orders, limits, and what became of them."""
