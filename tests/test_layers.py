@@ -19,7 +19,16 @@ WORDS = 2
 RESOURCES = 3
 FLOORS = {
     COMPILED: ("core.native", "core.rings", "core.ticks", "core.fold", "core.engine"),
-    WORDS: ("digest", "dtypes", "errors", "fqme", "messages", "orders", "steps", "symbols"),
+    WORDS: (
+        "digest",
+        "dtypes",
+        "errors",
+        "fqme",
+        "messages",
+        "orders",
+        "steps",
+        "symbols",
+    ),
     RESOURCES: (
         *("broker", "channel", "config", "provider", "segments", "tasks", "waiting"),
         *("calendars", "symbol_cache", "symbol_search", "symbol_table"),
