@@ -1,0 +1,1 @@
+"""Orders: the gateway that keeps them and the paper engine that fills them."""
