@@ -10,3 +10,8 @@
     risk         limits of orders; kill_switch stops all
     ledger       what was filled, held and earned (holding); ledger_rows on disk
 """
+
+from piker_core.ems.client import OrderClient
+from piker_core.ems.opening import open_ems
+
+__all__ = ["OrderClient", "open_ems"]
