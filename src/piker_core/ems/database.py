@@ -161,7 +161,9 @@ class Database:
                 [(s.id, s.number, int(s.cancels)) for s in stored.sessions],
             )
             run("DELETE FROM sessions WHERE id = ?", [(one,) for one in stored.gone])
-            run("INSERT OR REPLACE INTO notes VALUES (?, ?)", list(stored.notes.items()))
+            run(
+                "INSERT OR REPLACE INTO notes VALUES (?, ?)", list(stored.notes.items())
+            )
 
     def close(self) -> None:
         """Close the file. A second time it does nothing."""
@@ -213,7 +215,9 @@ def open_reader(folder: Path, broker: str, account: str) -> Iterator[Database]:
     """
     path = database_path(folder, broker, account)
     if not path.exists():
-        raise NotFound(f"there are no orders of account {account!r} of {broker}: {path}")
+        raise NotFound(
+            f"there are no orders of account {account!r} of {broker}: {path}"
+        )
     connection = sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=5.0)
     try:
         _check_version(connection, path)
@@ -243,7 +247,9 @@ def _locked(path: Path) -> Iterator[None]:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise WriterBusy(f"the orders of {path} are open in another gateway") from None
+            raise WriterBusy(
+                f"the orders of {path} are open in another gateway"
+            ) from None
         _locks.add(descriptor)
         yield
     finally:
@@ -262,7 +268,9 @@ def _connected(path: Path, sync: str) -> Iterator[sqlite3.Connection]:
     try:
         _check_version(connection, path)
         connection.execute("PRAGMA journal_mode = WAL")
-        connection.execute(f"PRAGMA synchronous = {'FULL' if sync == 'full' else 'NORMAL'}")
+        connection.execute(
+            f"PRAGMA synchronous = {'FULL' if sync == 'full' else 'NORMAL'}"
+        )
         connection.executescript(_SCHEMA + ledger_rows.SCHEMA)
         connection.execute(f"PRAGMA user_version = {VERSION}")
         yield connection

@@ -15,29 +15,27 @@ import secrets
 import sqlite3
 import time
 from collections.abc import Callable, Iterable, Sequence
+from decimal import Decimal
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
-import msgspec
 import trio
 
 from piker_core.config import EmsConfig
 from piker_core.ems.database import Database, Session, Stored
 from piker_core.ems.gateway import Around, Gateway, Said, Turn
 from piker_core.ems.kill_switch import killed
+from piker_core.ems.ledger import Ledger
 from piker_core.ems.ledger_rows import open_ledger, reload
 from piker_core.ems.lifecycle import Dialog
 from piker_core.ems.link import Done, Hello, Told, Welcome
 from piker_core.ems.markets import Markets
 from piker_core.ems.risk import Risk
-from piker_core.errors import PikerError
 from piker_core.orders import (
     BrokerdCancel,
-    BrokerdError,
     BrokerdMessage,
     BrokerdOrder,
-    BrokerdPosition,
     Cancel,
     Order,
     Status,
@@ -59,7 +57,7 @@ class Broker(Protocol):
 
     at_once: bool
 
-    def begin(self, dialogs: Sequence[Dialog]) -> None:
+    def begin(self, dialogs: Sequence[Dialog], ledger: Ledger) -> None:
         """Orders that live, as they are stored; said again after a failed commit."""
 
     def take(self, message: BrokerdOrder | BrokerdCancel) -> Iterable[BrokerdMessage]:
@@ -68,12 +66,19 @@ class Broker(Protocol):
     def feed(self, ticks: Any) -> Iterable[BrokerdMessage]:
         """Ticks of the markets, in order."""
 
+    def advance(self, now_ns: int) -> Iterable[BrokerdMessage]:
+        """What is due by the clock, all ticks until then being fed."""
+
     def keep(self, dialogs: Iterable[Dialog]) -> Iterable[Dialog]:
         """Those of these orders of which there is something new to be stored."""
 
     @property
     def waits(self) -> bool:
         """Whether an order waits for ticks."""
+
+    @property
+    def due_ns(self) -> int | None:
+        """When `advance` is to be called next, if at all."""
 
 
 class Seat:
@@ -171,7 +176,8 @@ class Desk:
             seq=self.database.seq(),
         )
         self.markets.resume(self.database.note("ticks"), living)
-        self.broker.begin([dialog for dialog in living if not dialog.kept_here])
+        sent = [dialog for dialog in living if not dialog.kept_here]
+        self.broker.begin(sent, self.ledger)
 
     # ---- what comes in --------------------------------------------------------------
 
@@ -205,10 +211,13 @@ class Desk:
     async def _look(self) -> None:
         """Wake for ticks: for each if an order waits for one, else now and then."""
         while True:
+            most_s = LOOK_S
+            if self.broker.due_ns is not None:
+                most_s = min(most_s, max(self.broker.due_ns - time.time_ns(), 0) / 1e9)
             if self.markets.waits or self.broker.waits:
-                await self.markets.ready(LOOK_S)
+                await self.markets.ready(most_s)
             else:
-                await trio.sleep(LOOK_S)
+                await trio.sleep(most_s)
             self._awake.set()
             await trio.lowlevel.checkpoint()
 
@@ -270,8 +279,10 @@ class Desk:
             if len(ticks):
                 self._listen(self.broker.feed(ticks))
             if fired is not None:
-                self.gateway.fired(fired.oid, fired.price, fired.time_ns)
+                price = Decimal(repr(fired.price))
+                self.gateway.fired(fired.oid, price, fired.time_ns)
                 self._follow()
+        self._listen(self.broker.advance(time.time_ns()))
 
     def _listen(self, messages: Iterable[BrokerdMessage]) -> None:
         for message in messages:
@@ -345,7 +356,9 @@ class Desk:
         seats = [one for one, seat in self._seats.items() if seat.here]
         turn = self.gateway.take_turn()
         turn.dirty = self._heard | turn.dirty
-        stored = Stored(turn, (), [*self._gone, *seats], {"ticks": self.markets.position})
+        stored = Stored(
+            turn, (), [*self._gone, *seats], {"ticks": self.markets.position}
+        )
         try:
             await trio.to_thread.run_sync(
                 self.database.commit, stored, self.name, self.account

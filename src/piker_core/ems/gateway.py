@@ -154,7 +154,9 @@ class Gateway:
 
     def _order(self, session: str, order: Order) -> None:
         if order.oid in self.living or self._around.is_used(order.oid):
-            raise PikerError(f"oid {order.oid!r} was used before: every order has its own")
+            raise PikerError(
+                f"oid {order.oid!r} was used before: every order has its own"
+            )
         self._check_place(order)
         mkt = self._around.find_market(order.symbol)
         order = self._steps(order, mkt)
@@ -564,7 +566,9 @@ class Gateway:
             self._updated(dialog)
         elif dialog.asked and dialog.unknown:
             if dialog.asked != "new":
-                reason = f"the {dialog.asked} was not done, the broker's answer was lost"
+                reason = (
+                    f"the {dialog.asked} was not done, the broker's answer was lost"
+                )
                 told = BrokerdError(reason=reason, oid=dialog.oid, reqid=reqid)
                 dialog.cancel_called = False
                 self._say(dialog, "error", told)

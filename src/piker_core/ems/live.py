@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterable, Sequence
 from decimal import Decimal
 from typing import Any
 
-import msgspec
 import trio
 
 from piker_core.adapter.answers import OutcomeUnknown
@@ -26,7 +25,6 @@ from piker_core.ems.lifecycle import Dialog
 from piker_core.errors import ConfigError, PikerError
 from piker_core.orders import (
     BrokerdCancel,
-    BrokerdFill,
     BrokerdMessage,
     BrokerdOrder,
     BrokerdPosition,
@@ -49,6 +47,7 @@ class LiveBroker:
 
     at_once = False
     waits = False
+    due_ns = None
 
     def __init__(
         self, open_dialog: OpenTradeDialog, *, account: str, config: EmsConfig
@@ -57,7 +56,6 @@ class LiveBroker:
         self._open_dialog = open_dialog
         self._dialog: TradeDialog | None = None
         self._nursery: trio.Nursery | None = None
-        self._living: Sequence[Dialog] = ()
         self._resolving: set[str] = set()
         self._since_ns = time.time_ns()
         self._told: dict[str, str] = {}
@@ -67,7 +65,7 @@ class LiveBroker:
 
     # What the desk asks for
 
-    def begin(self, dialogs: Sequence[Dialog]) -> None:
+    def begin(self, dialogs: Sequence[Dialog], ledger: Ledger) -> None:
         """Orders that live: what was on its way when they were stored is in doubt."""
         for dialog in dialogs:
             dialog.unknown = dialog.unknown or bool(dialog.asked)
@@ -83,6 +81,10 @@ class LiveBroker:
 
     def feed(self, ticks: Any) -> Iterable[BrokerdMessage]:
         """Ticks are the venue's own business."""
+        return ()
+
+    def advance(self, now_ns: int) -> Iterable[BrokerdMessage]:
+        """Nothing of it goes by the gateway's clock."""
         return ()
 
     def keep(self, dialogs: Iterable[Dialog]) -> Iterable[Dialog]:
@@ -134,7 +136,9 @@ class LiveBroker:
         if link.up:
             self._nursery.start_soon(self._reconcile)
         else:
-            log.warning("%s: the broker is not connected: %s", self.account, link.reason)
+            log.warning(
+                "%s: the broker is not connected: %s", self.account, link.reason
+            )
 
     async def _every(self, every_s: float) -> None:
         while True:

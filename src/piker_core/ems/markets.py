@@ -98,7 +98,9 @@ class Markets:
         """Begin where the ticks were looked at last, with the triggers that are stored."""
         if self._watch is not None:
             self._watch.close()
-        place = msgspec.json.decode(position, type=tuple[int, int]) if position else None
+        place = (
+            msgspec.json.decode(position, type=tuple[int, int]) if position else None
+        )
         self._watch = Watch(self.broker, self.namespace, position=place)
         self._armed = 0
         kept = [dialog for dialog in living if dialog.kept_here]

@@ -1,11 +1,12 @@
 """The paper engine as the broker of a desk: it answers at once."""
 
+import time
 from collections.abc import Iterable, Sequence
 from typing import Any, get_args
 
-
 from piker_core.broker import BrokerOrder
 from piker_core.config import load_section
+from piker_core.ems.ledger import DAY_NS, Ledger
 from piker_core.ems.lifecycle import Dialog
 from piker_core.ems.markets import Markets
 from piker_core.ems.paper import PaperConfig, PaperEngine
@@ -32,9 +33,12 @@ class PaperBroker:
         self._engine = PaperEngine(broker, account, self._config)
         self._added: set[str] = set()
         self._states: dict[str, dict[str, Any]] = {}
+        self._day = time.time_ns() // DAY_NS
+        self._ledger = Ledger(broker, account)
 
-    def begin(self, dialogs: Sequence[Dialog]) -> None:
+    def begin(self, dialogs: Sequence[Dialog], ledger: Ledger) -> None:
         """Take over the orders that live, as they are stored."""
+        self._ledger = ledger
         self._engine = PaperEngine(self.broker, self.account, self._config)
         self._added.clear()
         for fqme in self._markets.known:
@@ -60,6 +64,7 @@ class PaperBroker:
             cursor = ticks.cursor(max(ticks.first, end - _BACK), markets=[fqme])
             past = cursor.poll(_BACK)
             self._engine.prime(fqme, past[past["seq"] < end])
+        self._engine.set_position(fqme, self._ledger.size(fqme))
         self._added.add(fqme)
 
     def take(self, message: BrokerdOrder | BrokerdCancel) -> Iterable[BrokerdMessage]:
@@ -73,6 +78,20 @@ class PaperBroker:
     def feed(self, ticks: Any) -> Iterable[BrokerdMessage]:
         """What ticks make of the orders."""
         return self._engine.feed(ticks)
+
+    def advance(self, now_ns: int) -> Iterable[BrokerdMessage]:
+        """Requests that arrive by now; at midnight UTC, the end of orders of a day."""
+        messages: list[BrokerdMessage] = [*self._engine.advance(now_ns)]
+        day = now_ns // DAY_NS
+        if day > self._day:
+            messages += self._engine.expire(day * DAY_NS)
+            self._day = day
+        return messages
+
+    @property
+    def due_ns(self) -> int | None:
+        """When the next request arrives."""
+        return self._engine.next_due_ns
 
     def keep(self, dialogs: Iterable[Dialog]) -> Iterable[Dialog]:
         """Orders whose place in a queue has changed since it was stored."""

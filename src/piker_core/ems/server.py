@@ -155,7 +155,9 @@ class _Line:
             self._awake = trio.Event()
             while self._told:
                 if len(self._told) > self._most:
-                    log.warning("a client leaves %d messages unread: let go", self._most)
+                    log.warning(
+                        "a client leaves %d messages unread: let go", self._most
+                    )
                     scope.cancel()
                 elif not await self._link.send(self._told.popleft()):
                     scope.cancel()
