@@ -132,9 +132,9 @@ class Book:
         self._orders.pop(held.reqid, None)
         self._by_number.pop((held.client_id, held.order_id), None)
 
-    def seen(self) -> list[Held]:
-        """The orders that TWS has told in this round."""
-        unique = {id(held): held for held in self._all() if held.seen >= self.round}
+    def seen(self, since: int) -> list[Held]:
+        """The orders that TWS has told since a round."""
+        unique = {id(held): held for held in self._all() if held.seen >= since}
         return list(unique.values())
 
     def _all(self) -> Iterable[Held]:
