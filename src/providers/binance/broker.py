@@ -251,20 +251,34 @@ async def open_trade_dialog(
     if config is None:
         config = load_section(PROVIDER, Config)
     keys = Keys(config.api_key, config.api_secret)
-    async with get_client(config) as client, open_nursery() as nursery:
+    async with get_client(config) as client:
         dialog = BinanceDialog(account, client, keys)
-        with trio.move_on_after(config.connect_timeout_s) as patience:
-            await dialog.open(nursery, symbols)
-        if patience.cancelled_caught:
-            raise ProviderError(
-                f"Binance was not reached in {config.connect_timeout_s:g} s "
-                f"(connect_timeout_s in [{PROVIDER}]): check the network and the "
-                "addresses there"
-            )
-        for side in (client.spot, client.usdm):
-            nursery.start_soon(side.keep_time, config.clock_every_s)
         try:
-            yield dialog
+            async with open_nursery() as nursery:
+                await _open(dialog, nursery, symbols, config)
+                for side in (client.spot, client.usdm):
+                    nursery.start_soon(side.keep_time, config.clock_every_s)
+                try:
+                    yield dialog
+                finally:
+                    nursery.cancel_scope.cancel()
         finally:
             dialog.close()
-            nursery.cancel_scope.cancel()
+
+
+async def _open(
+    dialog: BinanceDialog,
+    nursery: trio.Nursery,
+    symbols: Sequence[str],
+    config: Config,
+) -> None:
+    """Connect a dialog. Raises ProviderError where that takes too long."""
+    with trio.move_on_after(config.connect_timeout_s) as patience:
+        await dialog.open(nursery, symbols)
+    if patience.cancelled_caught:
+        nursery.cancel_scope.cancel()
+        raise ProviderError(
+            f"Binance was not reached in {config.connect_timeout_s:g} s "
+            f"(connect_timeout_s in [{PROVIDER}]): check the network and the "
+            "addresses there"
+        )

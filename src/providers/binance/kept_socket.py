@@ -10,6 +10,7 @@
 """
 
 import logging
+import math
 import random
 from collections.abc import Callable
 from typing import Protocol
@@ -163,7 +164,7 @@ class KeptSocket:
         """Until it is lost, or time to replace it."""
         after_s = self._limits.rotate_s * random.uniform(1 - _EARLY, 1)
         began_s = trio.current_time()
-        with trio.move_on_after(after_s or float("inf")):
+        with trio.move_on_after(after_s or math.inf):
             async with trio.open_nursery() as nursery:
                 for event in (socket.ended, socket.renew):
                     nursery.start_soon(_cancel_after, event, nursery.cancel_scope)
@@ -216,8 +217,10 @@ class KeptSocket:
                 raise ProviderError(lost_because(error)) from None
         finally:
             socket.end(socket.reason or "closed")
-            if self.current is socket:
+            was_current = self.current is socket
+            if was_current:
                 self.current = None
+            if was_current and trio.current_effective_deadline() > -math.inf:
                 log.info("%s: connection lost: %s", self._kept.label, socket.reason)
                 self._tell(False, f"{self._kept.label}: {socket.reason}")
 

@@ -311,9 +311,14 @@ def _execution_fill(row: _Execution) -> Fill:
 def _reason(row: _Execution) -> str:
     """Why an order was refused, or came to its end by itself."""
     told = [str(each) for each in (row.r, row.eR, row.er) if str(each) not in _NOTHING]
-    if row.X in ("REJECTED", "EXPIRED", "EXPIRED_IN_MATCH"):
-        told.insert(0, row.X.lower().replace("_", " "))
-    return ", ".join(told)
+    ended = _end_text(row.X)
+    return ", ".join([ended, *told] if ended else told)
+
+
+def _end_text(status: str) -> str:
+    """An end that nobody asked for, in words."""
+    asked = _STATES.get(status) != "canceled" or status == "CANCELED"
+    return "" if asked else status.lower().replace("_", " ")
 
 
 def row_report(row: OrderRow, asked: str = "") -> Report:
@@ -338,7 +343,7 @@ def row_report(row: OrderRow, asked: str = "") -> Report:
         filled=filled,
         time_ns=decode_time(time) if time else 0,
         avg_price=_finite(average),
-        reason="" if row.status in ("NEW", "FILLED") else row.status.lower(),
+        reason=_end_text(row.status),
     )
 
 
