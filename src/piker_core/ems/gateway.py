@@ -52,7 +52,7 @@ class Gateway(Orders):
         self._say(None, "error", told, oid=request.oid, asker=session, req=request)
 
     def _order(self, session: str, order: Order) -> None:
-        if order.oid in self.living or self._around.is_used(order.oid):
+        if order.oid in self.living or self._is_used(order.oid):
             raise PikerError(
                 f"oid {order.oid!r} was used before: every order has its own"
             )
@@ -121,11 +121,14 @@ class Gateway(Orders):
         else:
             self._ask_cancel(dialog)
 
+    def _is_used(self, oid: str) -> bool:
+        """Whether an order of this name was there, stored already or not."""
+        return oid in self.turn.dirty or self._around.is_used(oid)
+
     def _living(self, oid: str) -> Dialog:
         dialog = self.living.get(oid)
         if dialog is None:
-            ended = self._around.is_used(oid)
-            what = "has ended" if ended else "is unknown"
+            what = "has ended" if self._is_used(oid) else "is unknown"
             raise PikerError(f"order {oid!r} {what}: there is nothing to change")
         return dialog
 
