@@ -3,10 +3,11 @@
 opening      open_ems: who runs the gateway of an account, who is its client
 client       a strategy's end; link what it says and hears, server its socket
 desk         the gateway at work: turns, commits, clients; database what it keeps
-gateway      all orders of an account, without clock, disk or wire; lifecycle one
+gateway      all orders of an account, without clock, disk or wire; turn what follows
+             from what comes in, lifecycle one order
 markets      prices and triggers of the markets, by watch, from the rings
-live         a venue as the broker; paper_broker the paper engine (paper, paper_book,
-             paper_ticks, paper_messages, paper_state)
+live         a venue as the broker; paper_broker the paper engine (paper, its book,
+             ticks, messages and state)
 risk         limits of orders; kill_switch stops all
 ledger       what was filled, held and earned (holding); ledger_rows on disk
 """

@@ -2,8 +2,8 @@
 
 1. One commit a turn holds all that a turn changes; nothing of a turn leaves the process
    before its commit has returned.
-2. The file is written by one process, which holds the lock of the file beside it. Others
-   may read it while it is written (`open_reader`).
+2. The file is written by one process, which holds the lock of the file beside it.
+   Others may read it while it is written (`open_reader`).
 3. A file of a newer version is refused; an older one is brought up to date.
 """
 
@@ -11,17 +11,18 @@ import fcntl
 import os
 import sqlite3
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple, Self
 
 import msgspec
 
 from piker_core.ems import ledger_rows
-from piker_core.ems.gateway import Turn
 from piker_core.ems.ledger import Mark
 from piker_core.ems.lifecycle import Dialog
+from piker_core.ems.turn import Turn
 from piker_core.errors import NotFound, PikerError, WriterBusy
 from piker_core.orders import Status
 
@@ -60,7 +61,10 @@ _decode_status = msgspec.msgpack.Decoder(Status).decode
 
 
 class Session(msgspec.Struct):
-    """A client as it is stored: its newest request, and whether its orders go with it."""
+    """A client as it is stored.
+
+    `number`: of its newest request. `cancels`: its orders are canceled when it is gone.
+    """
 
     id: str
     number: int = 0
@@ -73,7 +77,7 @@ class Stored(NamedTuple):
     turn: Turn
     sessions: Iterable[Session] = ()
     gone: Iterable[str] = ()
-    notes: dict[str, str] = {}
+    notes: Mapping[str, str] = MappingProxyType({})
     marks: Iterable[Mark] = ()
 
 

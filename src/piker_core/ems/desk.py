@@ -24,7 +24,7 @@ import trio
 
 from piker_core.config import EmsConfig
 from piker_core.ems.database import Database, Session, Stored
-from piker_core.ems.gateway import Around, Gateway, Said, Turn
+from piker_core.ems.gateway import Gateway
 from piker_core.ems.kill_switch import killed
 from piker_core.ems.ledger import Ledger
 from piker_core.ems.ledger_rows import open_ledger, reload
@@ -32,6 +32,7 @@ from piker_core.ems.lifecycle import Dialog
 from piker_core.ems.link import Done, Hello, Told, Welcome
 from piker_core.ems.markets import Markets
 from piker_core.ems.risk import Risk
+from piker_core.ems.turn import Around, Said, Turn
 from piker_core.orders import (
     BrokerdCancel,
     BrokerdMessage,

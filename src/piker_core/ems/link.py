@@ -21,7 +21,7 @@ MOST = 1 << 24
 class Hello(msgspec.Struct, frozen=True, tag="hello", tag_field="msg"):
     """Who a client is. `seq`: the last status it has heard of, -1 for a new one.
 
-    `cancels`: its orders are canceled when it is gone. `symbols`: markets it will trade.
+    `cancels`: its orders are canceled when it is gone. `symbols`: what it will trade.
     """
 
     session: str

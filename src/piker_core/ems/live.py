@@ -1,8 +1,8 @@
 """A venue as the broker of a desk: its dialog, and who finds out what is not known.
 
-1. A request goes to the venue once. Where it is not known whether it was done, the venue
-   is asked for the order, by its client order id, until it says; a venue that does not
-   know it is believed after `grace_s`, and not at the first time.
+1. A request goes to the venue once. Where it is not known whether it was done, the
+   venue is asked for the order, by its client order id, until it says; a venue that
+   does not know it is believed after `grace_s`, and not at the first time.
 2. Whenever the connection is (back) there, and every `reconcile_s`, orders, fills and
    positions are compared with the venue's. What differs in a position is told, not
    changed: the ledger has what was filled.
@@ -37,6 +37,8 @@ ASK_S = 0.5
 """How long to wait before a venue is asked for an order the first time again."""
 OVERLAP_NS = 60_000_000_000
 """How far before the newest fill known fills are asked for."""
+
+_NOT_DONE = "the broker does not know this order: it was not done"
 
 log = logging.getLogger("piker_core.ems")
 Change = Callable[[Gateway], None]
@@ -98,7 +100,7 @@ class LiveBroker:
         symbols: Sequence[str],
         task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
     ) -> None:
-        """Keep a dialog open until cancelled. Raises what keeps the first from opening."""
+        """Keep a dialog open until cancelled. Raises what keeps the first closed."""
         backoff, started = Backoff(0.5, 30.0), False
         while True:
             try:
@@ -185,8 +187,7 @@ class LiveBroker:
                     return
                 missing += 1
                 if missing > 1 and trio.current_time() - since > self.config.grace_s:
-                    reason = "the broker does not know this order: it was not done"
-                    self.put(lambda gateway: gateway.not_known(reqid, reason))
+                    self.put(lambda gateway: gateway.not_known(reqid, _NOT_DONE))
                     return
         finally:
             self._resolving.discard(reqid)
@@ -256,7 +257,7 @@ class LiveBroker:
             self._compare(positions)
 
     def _adopt(self, positions: Sequence[BrokerdPosition]) -> None:
-        """The first time: what the account held before is a transfer into the ledger."""
+        """The first time: what the account holds is a transfer into the ledger."""
         now_ns = time.time_ns()
         lines = [
             Transaction(

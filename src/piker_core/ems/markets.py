@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from piker_core.core.rings import BarReader, attach_bars
 from piker_core.core.ticks import TickReader, attach_ticks
-from piker_core.ems.gateway import Prices
 from piker_core.ems.ledger import Ledger, Terms
 from piker_core.ems.lifecycle import Dialog
+from piker_core.ems.turn import Prices
 from piker_core.ems.watch import Armed, Fired, Watch
 from piker_core.errors import NotFound, PikerError
 from piker_core.fqme import parse_fqme
@@ -95,7 +95,7 @@ class Markets:
     # Triggers
 
     def resume(self, position: str, living: Iterable[Dialog]) -> None:
-        """Begin where the ticks were looked at last, with the triggers that are stored."""
+        """Begin where ticks were looked at last, with the triggers that are stored."""
         if self._watch is not None:
             self._watch.close()
         place = (

@@ -1,10 +1,10 @@
-"""`open_ems`: orders of one account, from as many strategies and processes as there are.
+"""`open_ems`: orders of one account, for as many strategies and processes as want it.
 
-1. Whoever first opens an account holds its lock and runs its gateway; others are clients
-   of it over its socket.
-2. When that process ends or dies, one of the others takes over: it reads what is stored,
-   asks the broker what has become of it, and goes on. Requests that were not done then
-   are said again by the clients, by themselves.
+1. Whoever first opens an account holds its lock and runs its gateway; others are
+   clients of it over its socket.
+2. When that process ends or dies, one of the others takes over: it reads what is
+   stored, asks the broker what has become of it, and goes on. Requests that were not
+   done then are said again by the clients, by themselves.
 """
 
 import logging

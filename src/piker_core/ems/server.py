@@ -61,7 +61,7 @@ def listening(name: str) -> Iterator[socket.socket]:
 
 
 class Server:
-    """Lets clients in, for a desk. `most_waiting`: messages that one may leave unread."""
+    """Lets clients in, for a desk. `most_waiting`: messages one may leave unread."""
 
     def __init__(self, desk: Desk, most_waiting: int) -> None:
         self._desk, self._most_waiting = desk, most_waiting
