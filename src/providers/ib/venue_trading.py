@@ -37,9 +37,7 @@ class PrivateSide:
         )
         faults = venue.orders.faults
         self.switches = OrderSwitches(
-            lose_answer=lambda done: (
-                faults.lose_answer() if done else faults.swallow()
-            ),
+            lose_answer=lambda done: faults.lose_answer() if done else faults.swallow(),
             cut_request=lambda done: (
                 faults.cut_after() if done else faults.cut_before()
             ),
