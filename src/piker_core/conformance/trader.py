@@ -57,6 +57,7 @@ class Trader:
         self.said: list[Said] = []
         self.is_open = False
         self._known = False
+        self._begun_ns = time.time_ns() - 10**9
         self._numbers = itertools.count()
 
     # The dialog
@@ -252,11 +253,25 @@ class Trader:
         await self.subject.ask("dialog_cancel", cancel=msgspec.to_builtins(cancel))
 
     async def end(self, *reqids: str) -> None:
-        """Cancel orders, and wait until they are told to have ended."""
+        """Cancel orders, and wait until they are told to have ended.
+
+        A connection that is not there yet is waited for.
+        """
         for reqid in reqids:
-            await self.cancel(reqid)
+            await self._cancel_once_up(reqid)
         for reqid in reqids:
             await self.until_status(reqid, "canceled", "closed")
+
+    async def _cancel_once_up(self, reqid: str) -> None:
+        begun_s = trio.current_time()
+        while True:
+            try:
+                return await self.cancel(reqid)
+            except Told as error:
+                late = trio.current_time() - begun_s > WITHIN_S
+                if error.kind != "BrokerDown" or late:
+                    raise
+            await trio.sleep(_POLL_S)
 
     # What it knows
 
@@ -277,7 +292,8 @@ class Trader:
         return {row.reqid: row for row in rows}
 
     async def fills(self, since_ns: int = 0) -> list[BrokerdFill]:
-        """Fills of the market."""
+        """Fills of the market; by default all since the check began."""
+        since_ns = since_ns or self._begun_ns
         rows = await self.call("fills", since_ns, self.symbol)
         return msgspec.convert(rows, list[BrokerdFill])
 
