@@ -324,7 +324,7 @@ async def test_a_dead_man_has_his_orders_canceled(venue: Venue) -> None:
 
 async def test_missing_keys_are_named_with_how_to_set_them(venue: Venue) -> None:
     config = config_of(venue, api_secret=Secret())
-    with pytest.raises(ConfigError, match="api_secret missing.*PIKER_KRAKEN__API"):
+    with pytest.raises(ConfigError, match=r"api_secret missing.*PIKER_KRAKEN__API"):
         async with open_trade_dialog("kraken", config=config):
             pass
 

@@ -191,14 +191,20 @@ async def test_nonsense_is_counted_and_harms_nothing(
     nonsense = [
         *(b"", b"null", b"[1]", b'{"channel":"executions","type":"update"}', b"\xff"),
         b'{"channel":"executions","type":"update","data":[{"order_id":7}]}',
-        b'{"channel":"executions","type":"update","data":[{"order_id":"O1","symbol":'
-        b'"BTC/USD","exec_type":"trade","exec_id":"T","last_qty":NaN}]}',
-        b'{"channel":"executions","type":"update","data":[{"order_id":"O2","symbol":'
-        b'"BTC/USD","exec_type":"trade","exec_id":"T","last_qty":"NaN",'
-        b'"last_price":1.0,"side":"buy","timestamp":"2026-01-01T00:00:00.000000Z"}]}',
-        b'{"channel":"executions","type":"update","data":[{"order_id":"O3","symbol":'
-        b'"BTC/USD","exec_type":"trade","exec_id":"T","last_qty":1.0,"last_price":1.0,'
-        b'"side":"sideways","timestamp":"yesterday"}]}',
+        (
+            b'{"channel":"executions","type":"update","data":[{"order_id":"O1","symbol":'
+            b'"BTC/USD","exec_type":"trade","exec_id":"T","last_qty":NaN}]}'
+        ),
+        (
+            b'{"channel":"executions","type":"update","data":[{"order_id":"O2","symbol":'
+            b'"BTC/USD","exec_type":"trade","exec_id":"T","last_qty":"NaN",'
+            b'"last_price":1.0,"side":"buy","timestamp":"2026-01-01T00:00:00.000000Z"}]}'
+        ),
+        (
+            b'{"channel":"executions","type":"update","data":[{"order_id":"O3","symbol":'
+            b'"BTC/USD","exec_type":"trade","exec_id":"T","last_qty":1.0,"last_price":1.0,'
+            b'"side":"sideways","timestamp":"yesterday"}]}'
+        ),
         b'{"channel":"weather","data":[]}',
         b'{"method":"add_order","success":true,"req_id":99999,"result":{}}',
         b'{"method":"add_order","success":"perhaps"}',

@@ -158,7 +158,10 @@ class OrderStates:
             self._waiting.append(row)
             del self._waiting[:-_HELD]
             return []
-        return list(self._tell(state, row, snapshot=snapshot))
+        told: list[BrokerdMessage] = list(self._tell(state, row, snapshot=snapshot))
+        if any(each.order_id == row.order_id for each in self._waiting):
+            told += self._release()
+        return told
 
     def _state(self, order_id: str) -> OrderState:
         state = self._orders.get(order_id)
@@ -187,7 +190,7 @@ class OrderStates:
 
     def _tell(
         self, state: OrderState, row: ExecutionRow, *, snapshot: bool
-    ) -> Iterator[BrokerdMessage]:
+    ) -> Iterator[BrokerdStatus | BrokerdFill]:
         self._merge_terms(state, row, snapshot=snapshot)
         if row.cum_qty is not None:
             state.told_filled = max(state.told_filled, row.cum_qty)
@@ -227,8 +230,6 @@ class OrderStates:
 
     def _merge_status(self, state: OrderState, row: ExecutionRow) -> None:
         status = _STATES.get(row.order_status)
-        if row.exec_type == "trade" and status == "closed":
-            status = "open"  # that it is filled is told by itself
         if row.exec_type in ("filled", "canceled", "expired"):
             status = _STATES[row.exec_type]
         if status is not None and _RANKS[status] > _RANKS[state.status]:

@@ -295,7 +295,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Serve until SIGINT or SIGTERM, or for so many seconds."""
     parser = argparse.ArgumentParser(
         prog="python -m providers.kraken.venue",
-        description="A simulated Kraken on loopback; prints its two URLs as JSON.",
+        description="A simulated Kraken on loopback; prints addresses and key as JSON.",
     )
     add = parser.add_argument
     add("--seed", type=int, default=0, help="what the trades are drawn from")
