@@ -11,6 +11,7 @@ from piker_core.conformance.stage import NS, Stage
 from piker_core.conformance.trader import FAR, THROUGH, Trader, filled_of
 from piker_core.orders import BrokerdError, BrokerdFill, BrokerdOrderAck, BrokerdStatus
 
+ENDED = ("canceled", "closed")
 _CLOCKS_NS = 60 * NS
 
 
@@ -194,21 +195,30 @@ async def check_cancel(stage: Stage) -> Passed:
         raise Failed("it is told to be canceled, and is open at the venue")
     if status.filled:
         raise Failed(f"of an order canceled unfilled {status.filled} is told as filled")
-    for name, what in ((reqid, "twice"), (trader.new_id(), "of an unknown order")):
-        errors = len(trader.of(BrokerdError, name))
-        try:
-            await trader.cancel(name)
-        except Told as error:
-            raise Failed(
-                f"a cancel {what} raises {error}, and is to be told as BrokerdError"
-            ) from None
-        await trader.until(
-            lambda name=name, errors=errors: (  # type: ignore[misc]
-                len(trader.of(BrokerdError, name)) > errors
-            ),
-            f"a cancel {what} is answered by no BrokerdError",
+    await _check_needless(trader, reqid, "of an order that has ended")
+    await _check_needless(trader, trader.new_id(), "of an unknown order")
+    return Passed("canceled; cancels of what has ended, or never was, are refused")
+
+
+async def _check_needless(trader: Trader, reqid: str, what: str) -> None:
+    """A cancel that finds nothing to end is refused, or told what there is."""
+    since = len(trader.said)
+    try:
+        await trader.cancel(reqid)
+    except Told as error:
+        raise Failed(
+            f"a cancel {what} raises {error}, and is to be told as BrokerdError"
+        ) from None
+
+    def answered() -> bool:
+        return any(
+            isinstance(message, BrokerdError)
+            or (isinstance(message, BrokerdStatus) and message.status in ENDED)
+            for message in trader.said[since:]
+            if getattr(message, "reqid", "") == reqid
         )
-    return Passed("canceled; a second cancel, and one of an unknown order, are refused")
+
+    await trader.until(answered, f"a cancel {what} is not answered")
 
 
 async def check_refused(stage: Stage) -> Passed:

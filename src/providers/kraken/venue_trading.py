@@ -3,6 +3,8 @@
 from decimal import Decimal
 from typing import Any
 
+import msgspec
+
 from piker_core.simulation.matching import Execution, VenueOrder
 from piker_core.simulation.private import (
     OrderSwitches,
@@ -99,10 +101,12 @@ class PrivateSide:
     def records(self) -> list[Any]:
         """Values of TradesHistory with their keys."""
         pair = self._market.pair
-        return [
+        rows = [
             rest_trade(order, each, pair) | {"txid": execution_id(each)}
             for order, each in self._executions()
         ]
+        records: list[Any] = msgspec.json.decode(msgspec.json.encode(rows))
+        return records
 
     def _executions(self) -> list[tuple[VenueOrder, Execution]]:
         symbol = self._market.pair.symbol
