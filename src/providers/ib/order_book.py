@@ -34,7 +34,7 @@ from piker_core.orders import (
 )
 
 from .order_codes import REJECTED, TAKEN, meaning_of, refusal, state_of
-from .order_words import number, read_fill, side_of, size_or_zero
+from .order_words import COMBINED, number, read_fill, side_of, size_or_zero
 
 log = logging.getLogger("providers.ib")
 _LIVE_EXECUTION = -1
@@ -166,6 +166,10 @@ class Book:
     def refuse_cancel(self, reqid: str, oid: str, symbol: str, reason: str) -> None:
         """A cancel was not done."""
         self._say_error(reqid, oid, symbol, reason)
+
+    def repeat(self, held: Held) -> None:
+        """Say again what an order is."""
+        self._say(held)
 
     # What TWS says
 
@@ -300,6 +304,8 @@ class Book:
 
     def _take_execution(self, request: int, contract: Any, execution: Any) -> None:
         if execution.acctNumber not in ("", self.account):
+            return
+        if contract.secType == COMBINED:
             return
         client_id, order_id = execution.clientId, execution.orderId
         held = self._find(client_id, order_id, execution.permId)

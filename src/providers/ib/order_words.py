@@ -4,8 +4,8 @@ Rules this file owns:
 
 1. TWS has doubles: each is taken as its shortest decimal. The greatest double, and the
    empty text, are no number.
-2. An execution's id without its last part is the fill's, the last part its revision.
-   Its fee comes in a message of its own, later as a rule.
+2. An execution's id without its last part is the fill's, the last part less one its
+   revision. Its fee comes in a message of its own, later as a rule.
 3. A position's cost is for a whole contract; ours is for one unit.
 """
 
@@ -28,7 +28,8 @@ from .order_codes import TIMES, split_execution
 NS = 1_000_000_000
 _MOST = 1e300
 _LIQUIDITY: dict[int, Literal["maker", "taker"]] = {1: "maker", 2: "taker"}
-_COMBINED = "BAG"
+COMBINED = "BAG"
+"""The class of a combination, whose legs are told as well."""
 
 
 class WhatIf(msgspec.Struct, frozen=True, kw_only=True):
@@ -157,7 +158,7 @@ def norm_trade(record: Any) -> Transaction | None:
     does not say where it is listed.
     """
     contract, execution = record.contract, record.execution
-    if contract.secType == _COMBINED:
+    if contract.secType == COMBINED:
         return None
     tid, revision = split_execution(execution.execId)
     size = size_or_zero(execution.shares)
