@@ -12,6 +12,7 @@ from piker_core.errors import BrokerDown, ConfigError
 from piker_core.orders import BrokerdFill, BrokerdStatus
 from providers.ib.broker import open_trade_dialog
 from providers.ib.session import open_session
+from tests.ib_gateway import wait_until
 from tests.ib_orders import (
     AAPL,
     FAR,
@@ -473,6 +474,7 @@ async def test_a_new_process_finds_the_orders_of_the_old_one_and_changes_them() 
             await old.place("a2")
             await old.rest("a3")
             await old.cancel("a3")
+        await wait_until(lambda: not venue.statistics().connections)
         async with open_desk(venue) as new:
             one = await new.dialog.order("a1", AAPL)
             two = await new.dialog.order("a2", AAPL)
@@ -502,6 +504,7 @@ async def test_after_the_daily_restart_only_what_is_open_is_known() -> None:
             assert [row.reqid for row in await desk.dialog.orders()] == ["d3"]
             known = await desk.dialog.order("d1", AAPL)
             assert known is not None and known.status == "closed"  # remembered here
+        await wait_until(lambda: not venue.statistics().connections)
         async with open_desk(venue) as fresh:
             assert await fresh.dialog.order("d1", AAPL) is None
             assert await fresh.dialog.fills(0) == []
