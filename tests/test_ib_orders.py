@@ -39,7 +39,7 @@ async def test_an_order_that_takes_is_acknowledged_filled_and_then_has_its_fee(
         fills = desk.fills("a1")
         assert {fill.fill_id for fill in fills} == {fills[0].fill_id}
         assert fills[0].fee is None and fills[-1].fee == 1
-        assert fills[-1].fee_currency == "USD" and fills[-1].liquidity == "taker"
+        assert fills[-1].fee_currency == "usd" and fills[-1].liquidity == "taker"
         assert {fill.revision for fill in fills} == {0}
         (told,) = venue.orders.fills("a1")
         assert (fills[0].price, fills[0].size) == (told.price, Decimal(5))
@@ -236,7 +236,7 @@ async def test_what_if_tells_margin_and_commission_and_places_nothing() -> None:
         order = make_order("h1", Decimal(100), size=40)
         figures = await desk.dialog.what_if(order)
         assert figures.initial_margin_change == 1000
-        assert (figures.commission, figures.currency) == (1, "USD")
+        assert (figures.commission, figures.currency) == (1, "usd")
         assert figures.least_commission is None
         assert not venue.orders.tickets and not desk.of(BrokerdStatus)
         with pytest.raises(pk.ProviderError, match="EQUITY"):
@@ -261,7 +261,7 @@ async def test_positions_are_of_one_unit_whatever_the_multiplier() -> None:
             paid = venue.orders.fills("e1")[0].price
             assert rows[name].size == 1 and rows[AAPL].size == -3
             assert rows[name].avg_price == paid + Decimal(1) / 50
-            assert rows[name].account == "ib" and rows[name].currency == "USD"
+            assert rows[name].account == "ib" and rows[name].currency == "usd"
 
 
 async def test_orders_of_others_are_listed_and_cannot_be_touched() -> None:

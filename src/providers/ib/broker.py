@@ -256,7 +256,7 @@ class Dialog:
                     broker=PROVIDER, account=self.account,
                     symbol=symbol or contract.localSymbol, size=size_or_zero(size),
                     avg_price=unit_price(cost, multiplier) if size else Decimal(0),
-                    currency=contract.currency,
+                    currency=contract.currency.lower(),
                 )
             )  # fmt: skip
         return found

@@ -332,10 +332,11 @@ class Book:
         paid = number(report.commission)
         if paid is None:
             return
+        fee = paid, report.currency.lower()
         before = self._fees.get(report.execId)
-        self._fees[report.execId] = paid, report.currency
+        self._fees[report.execId] = fee
         fill = self.fills.get(report.execId)
-        if fill is not None and before != (paid, report.currency):
+        if fill is not None and before != fee:
             self.fills[report.execId] = fill = self._with_fee(fill)
             self._emit(fill)
 

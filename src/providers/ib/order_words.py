@@ -7,6 +7,7 @@ Rules this file owns:
 2. An execution's id without its last part is the fill's, the last part less one its
    revision. Its fee comes in a message of its own, later as a rule.
 3. A position's cost is for a whole contract; ours is for one unit.
+4. Currencies are written as our markets have them, in small letters.
 """
 
 import time
@@ -120,7 +121,7 @@ def read_what_if(state: Any) -> WhatIf:
         commission=number(state.commission),
         least_commission=number(state.minCommission),
         most_commission=number(state.maxCommission),
-        currency=state.commissionCurrency,
+        currency=state.commissionCurrency.lower(),
         warning=state.warningText,
     )
 
@@ -172,7 +173,7 @@ def norm_trade(record: Any) -> Transaction | None:
         size=size if side_of(execution.side) == "buy" else -size,
         price=size_or_zero(execution.price),
         fee=paid or Decimal(0),
-        fee_currency=report.currency if paid is not None else "",
+        fee_currency=report.currency.lower() if paid is not None else "",
         revision=revision,
         reqid=execution.orderRef,
         details={"exec_id": execution.execId, "perm_id": execution.permId},
