@@ -426,6 +426,14 @@ def test_what_has_ended_does_not_come_alive() -> None:
     assert held.status == "closed" and held.filled == 5
 
 
+def test_an_end_that_tells_no_sizes_has_all_of_it_left() -> None:
+    ear = Ear()
+    ear.add()
+    ear.status("Inactive", 0, 0)
+    (status,) = ear.of(BrokerdStatus)
+    assert (status.status, status.filled, status.remaining) == ("canceled", 0, 5)
+
+
 def test_a_word_that_nobody_knows_changes_nothing_and_is_counted() -> None:
     ear = Ear()
     held = ear.add()

@@ -261,6 +261,8 @@ async def test_positions_are_of_one_unit_whatever_the_multiplier() -> None:
             paid = venue.orders.fills("e1")[0].price
             assert rows[name].size == 1 and rows[AAPL].size == -3
             assert rows[name].avg_price == paid + Decimal(1) / 50
+            await desk.dialog.orders()  # what was sent before has been read
+            assert venue.statistics().requests["cancelPositions"] == 1
             assert rows[name].account == "ib" and rows[name].currency == "usd"
 
 
@@ -382,6 +384,8 @@ async def test_an_order_that_was_not_taken_is_unknown_and_then_known_not_to_be(
             await desk.until_link(up=True, count=2)
         assert await desk.dialog.order("z1", AAPL) is None
         assert venue.orders.accepted["z1"] == 0
+        await desk.cancel("z1")
+        assert "no such open order" in desk.errors("z1")[0].reason
 
 
 @pytest.mark.parametrize("fault", ["lose_answer", "cut_after"])
@@ -489,6 +493,19 @@ async def test_a_new_process_finds_the_orders_of_the_old_one_and_changes_them() 
             numbers = [row.order_id for row in venue.orders.tickets]
             assert numbers == sorted(set(numbers))
             assert [row.reqid for row in await new.dialog.fills(0)] == ["a2"]
+
+
+async def test_numbers_that_tws_begins_anew_do_not_hit_open_orders() -> None:
+    async with open_orders_venue() as venue:
+        async with open_desk(venue) as old:
+            first = await old.rest("a1")
+        await wait_until(lambda: not venue.statistics().connections)
+        venue.orders.reset_ids()
+        async with open_desk(venue) as new:
+            await new.rest("a2", size=7)
+            numbers = [row.order_id for row in venue.orders.tickets]
+            assert numbers == [1, 2]
+            assert venue.orders.of("a1")[0].order.size == first.size
 
 
 async def test_after_the_daily_restart_only_what_is_open_is_known() -> None:
