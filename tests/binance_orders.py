@@ -21,11 +21,12 @@ from piker_core.orders import (
 )
 from providers.binance.api import Config
 from providers.binance.broker import BinanceDialog, open_trade_dialog
+from providers.binance.side_broker import SideBroker
 from providers.binance.venue import API_KEY, API_SECRET, Venue, VenueSymbol, open_venue
 from providers.binance.venue_account import VenueAccount
-from tests.binance_venue_client import PATIENCE_S
 
 SPOT, USDM = "btcusdt.binance", "btcusdt.usdtm.perp.binance"
+PATIENCE_S = 10.0
 M = TypeVar("M")
 
 
@@ -45,10 +46,12 @@ class Heard:
 
     async def wait(self, wanted: Callable[[], M]) -> M:
         """Until something is true of what was heard."""
-        with trio.fail_after(PATIENCE_S):
+        with trio.move_on_after(PATIENCE_S):
             while not (found := wanted()):
                 await self._news.wait()
-        return found
+            return found
+        told = "\n".join(map(str, self.messages))
+        raise AssertionError(f"this was all that was said:\n{told}")
 
     # What was said
 
@@ -85,7 +88,16 @@ class Heard:
     def links(self) -> list[bool]:
         return [each.up for each in self.of(BrokerLink)]
 
+    async def back(self, connections: int = 2) -> None:
+        """Wait until the side is connected, for the so-manieth time."""
+        side = self.side
+        await self.wait(lambda: side.up and side.kept.connections >= connections)
+
     # Requests
+
+    @property
+    def side(self) -> SideBroker:
+        return self.dialog.spot if self.name == SPOT else self.dialog.usdm
 
     @property
     def account(self) -> VenueAccount:
@@ -102,19 +114,17 @@ class Heard:
 
     async def place(self, reqid: str, **terms: Any) -> BrokerdOrder:
         """Send an order to buy 0.01, 100 below the best bid unless it is said."""
-        order = BrokerdOrder(
-            **{
-                "oid": f"mine {reqid}",
-                "account": "binance",
-                "time_ns": time.time_ns(),
-                "symbol": self.name,
-                "price": self.price("100"),
-                "size": D("0.01"),
-                "action": "buy",
-                "reqid": reqid,
-            }
-            | terms
-        )
+        usual: dict[str, Any] = {
+            "oid": f"mine {reqid}",
+            "account": "binance",
+            "time_ns": time.time_ns(),
+            "symbol": self.name,
+            "price": self.price("100"),
+            "size": D("0.01"),
+            "action": "buy",
+            "reqid": reqid,
+        }
+        order = BrokerdOrder(**usual | terms)
         await self.dialog.submit(order)
         return order
 
@@ -155,9 +165,7 @@ def make_config(venue: Venue, **settings: Any) -> Config:
 
 
 @asynccontextmanager
-async def open_dialog(
-    venue: Venue, name: str, **settings: Any
-) -> AsyncIterator[Heard]:
+async def open_dialog(venue: Venue, name: str, **settings: Any) -> AsyncIterator[Heard]:
     """A dialog with a venue, for the markets of the side of one."""
     config = make_config(venue, **settings)
     async with open_trade_dialog("binance", [name], config=config) as dialog:

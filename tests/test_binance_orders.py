@@ -10,7 +10,14 @@ import piker_core as pk
 from piker_core.errors import BrokerDown
 from piker_core.orders import BrokerdCancel, BrokerdPosition, BrokerdStatus
 from providers.binance.broker import open_trade_dialog
-from tests.binance_orders import SPOT, USDM, Heard, make_config, open_dialog, open_orders
+from tests.binance_orders import (
+    SPOT,
+    USDM,
+    Heard,
+    make_config,
+    open_dialog,
+    open_orders,
+)
 
 both = pytest.mark.parametrize("name", [SPOT, USDM])
 
@@ -55,6 +62,7 @@ async def test_parts_of_a_resting_order_are_told_one_by_one(name: str) -> None:
         await heard.wait(lambda: heard.filled("p1") == D("0.005"))
         assert [f.size for f in heard.fills("p1").values()] == [D("0.003"), D("0.002")]
         assert {f.liquidity for f in heard.fills("p1").values()} == {"maker"}
+        await heard.wait(lambda: (s := heard.last("p1")) and s.filled == D("0.005"))
         told = [s.filled for s in heard.of(BrokerdStatus, "p1") if s.filled]
         assert told == [D("0.003"), D("0.005")]
         matching.print_trade(heard.symbol, order.price, D(1))
@@ -162,6 +170,15 @@ async def test_an_unknown_order_is_none_and_its_cancel_is_refused(name: str) -> 
         assert "Unknown order" in (await heard.error("nobody")).reason
         with pytest.raises(BrokerDown, match="name its market"):
             await heard.dialog.cancel(msgspec.structs.replace(ghost, symbol=""))
+
+
+@both
+async def test_an_update_to_what_is_so_already_is_acknowledged(name: str) -> None:
+    async with open_orders(name) as heard:
+        order = await heard.place("e1")
+        await heard.update(order)
+        await heard.acked("e1", 2)
+        assert heard.account.counted == 1
 
 
 @both
@@ -323,13 +340,10 @@ async def test_keys_that_are_missing_or_refused_are_an_error_that_says_so() -> N
                     raise AssertionError("it opened")
 
 
-async def test_a_venue_that_is_not_reached_is_an_error(
-    unused_address: str = "ws://127.0.0.1:9",
-) -> None:
+async def test_a_venue_that_is_not_reached_is_an_error() -> None:
     async with open_orders(SPOT) as heard:
-        config = make_config(
-            heard.venue, ws_api_url=unused_address, connect_timeout_s=0.5
-        )
+        nowhere = {"ws_api_url": "ws://127.0.0.1:9", "connect_timeout_s": 0.5}
+        config = make_config(heard.venue, **nowhere)
         with pytest.raises(pk.ProviderError, match="connect_timeout_s"):
             async with open_trade_dialog("binance", [SPOT], config=config):
                 raise AssertionError("it opened")
@@ -342,4 +356,4 @@ async def test_iteration_ends_with_the_dialog() -> None:
             async with open_trade_dialog("binance", [SPOT], config=config) as dialog:
                 other = Heard(dialog, heard.venue, SPOT)  # type: ignore[arg-type]
                 nursery.start_soon(other.listen)
-        assert other.links() == [True]
+        assert other.links() and all(other.links())
