@@ -49,6 +49,10 @@ class Desk:
             self._changed.set()
             self._changed = trio.Event()
 
+    async def settle(self) -> None:
+        """Let all that was received be heard."""
+        await wait_all_tasks_blocked()
+
     def of(self, kind: type[M], reqid: str = "") -> list[M]:
         """Messages of a kind, of one order if it is named."""
         return [
@@ -121,7 +125,7 @@ class Desk:
             reqid, price, size=size, action=action, symbol=symbol, **more
         )
         await self.dialog.submit(order)
-        await wait_all_tasks_blocked()  # what it said is in `said`
+        await self.settle()
         return order
 
     async def rest(self, reqid: str, **more: Any) -> BrokerdOrder:
@@ -133,7 +137,7 @@ class Desk:
         await self.dialog.cancel(
             BrokerdCancel(oid=f"o-{reqid}", time_ns=1, account="ib", reqid=reqid)
         )
-        await wait_all_tasks_blocked()
+        await self.settle()
 
 
 def make_order(reqid: str, price: Decimal, **more: Any) -> BrokerdOrder:

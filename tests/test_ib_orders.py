@@ -12,6 +12,7 @@ from piker_core.errors import BrokerDown, ConfigError
 from piker_core.orders import BrokerdFill, BrokerdStatus
 from providers.ib.broker import open_trade_dialog
 from providers.ib.session import open_session
+from tests.ib_gateway import wait_until
 from tests.ib_orders import (
     AAPL,
     FAR,
@@ -38,8 +39,8 @@ async def test_an_order_that_takes_is_acknowledged_filled_and_then_has_its_fee(
         fills = desk.fills("a1")
         assert {fill.fill_id for fill in fills} == {fills[0].fill_id}
         assert fills[0].fee is None and fills[-1].fee == 1
-        assert fills[-1].fee_currency == "USD" and fills[-1].liquidity == "taker"
-        assert {fill.revision for fill in fills} == {1}
+        assert fills[-1].fee_currency == "usd" and fills[-1].liquidity == "taker"
+        assert {fill.revision for fill in fills} == {0}
         (told,) = venue.orders.fills("a1")
         assert (fills[0].price, fills[0].size) == (told.price, Decimal(5))
         assert abs(fills[0].broker_time - told.execution.time_ns) < 10**9
@@ -164,6 +165,7 @@ async def test_a_cancel_of_what_is_over_is_a_refusal() -> None:
         await desk.until_status("d1", "closed")
         await desk.cancel("d1")
         assert "closed already" in desk.errors("d1")[0].reason
+        assert desk.of(BrokerdStatus, "d1")[-1].status == "closed"
         await desk.cancel("never")
         assert "no such open order" in desk.errors("never")[0].reason
 
@@ -186,7 +188,8 @@ async def test_doubled_and_disordered_messages_are_passed_on_as_they_come() -> N
         await desk.place("o1")
         await desk.until_status("o1", "closed")
         await desk.until(lambda: any(fill.fee for fill in desk.fills("o1")))
-        await desk.dialog.order("o1", AAPL)  # whatever came is here now
+        await desk.dialog.order("o1", AAPL)
+        await desk.settle()  # whatever came is here now
         kinds = [type(row).__name__ for row in desk.said if row != desk.said[0]]
         assert kinds.index("BrokerdFill") < kinds.index("BrokerdStatus")
         closed = [row for row in desk.of(BrokerdStatus, "o1") if row.status == "closed"]
@@ -200,11 +203,11 @@ async def test_a_correction_has_the_same_id_and_a_higher_revision() -> None:
         await desk.until(lambda: desk.fills("k1"))
         first = desk.fills("k1")[0]
         venue.orders.correct("k1", first.price + 1)
-        await desk.until(lambda: desk.fills("k1")[-1].revision == 2)
+        await desk.until(lambda: desk.fills("k1")[-1].revision == 1)
         last = desk.fills("k1")[-1]
         assert (last.fill_id, last.price) == (first.fill_id, first.price + 1)
         fills = await desk.dialog.fills(0)
-        assert [(row.fill_id, row.revision) for row in fills] == [(first.fill_id, 2)]
+        assert [(row.fill_id, row.revision) for row in fills] == [(first.fill_id, 1)]
 
 
 async def test_a_fee_that_is_late_is_a_repeat_of_the_fill() -> None:
@@ -233,7 +236,7 @@ async def test_what_if_tells_margin_and_commission_and_places_nothing() -> None:
         order = make_order("h1", Decimal(100), size=40)
         figures = await desk.dialog.what_if(order)
         assert figures.initial_margin_change == 1000
-        assert (figures.commission, figures.currency) == (1, "USD")
+        assert (figures.commission, figures.currency) == (1, "usd")
         assert figures.least_commission is None
         assert not venue.orders.tickets and not desk.of(BrokerdStatus)
         with pytest.raises(pk.ProviderError, match="EQUITY"):
@@ -258,7 +261,9 @@ async def test_positions_are_of_one_unit_whatever_the_multiplier() -> None:
             paid = venue.orders.fills("e1")[0].price
             assert rows[name].size == 1 and rows[AAPL].size == -3
             assert rows[name].avg_price == paid + Decimal(1) / 50
-            assert rows[name].account == "ib" and rows[name].currency == "USD"
+            await desk.dialog.orders()  # what was sent before has been read
+            assert venue.statistics().requests["cancelPositions"] == 1
+            assert rows[name].account == "ib" and rows[name].currency == "usd"
 
 
 async def test_orders_of_others_are_listed_and_cannot_be_touched() -> None:
@@ -379,6 +384,8 @@ async def test_an_order_that_was_not_taken_is_unknown_and_then_known_not_to_be(
             await desk.until_link(up=True, count=2)
         assert await desk.dialog.order("z1", AAPL) is None
         assert venue.orders.accepted["z1"] == 0
+        await desk.cancel("z1")
+        assert "no such open order" in desk.errors("z1")[0].reason
 
 
 @pytest.mark.parametrize("fault", ["lose_answer", "cut_after"])
@@ -394,6 +401,7 @@ async def test_an_order_whose_answer_was_lost_is_unknown_and_then_found(
             await desk.until_link(up=True, count=2)
         found = await desk.dialog.order("z2", AAPL)
         assert found is not None and found.status == "open"
+        await desk.settle()
         assert desk.acks("z2") and venue.orders.accepted["z2"] == 1
         await desk.place("z2", price=found.price - 1)
         await desk.cancel("z2")
@@ -410,6 +418,7 @@ async def test_an_order_that_filled_while_its_answer_was_lost_is_found_filled() 
         found = await desk.dialog.order("z3", AAPL)
         assert found is not None and (found.status, found.filled) == ("closed", 5)
         assert found.avg_price == venue.orders.fills("z3")[0].price
+        await desk.settle()
         assert {fill.size for fill in desk.fills("z3")} == {5}
 
 
@@ -469,6 +478,7 @@ async def test_a_new_process_finds_the_orders_of_the_old_one_and_changes_them() 
             await old.place("a2")
             await old.rest("a3")
             await old.cancel("a3")
+        await wait_until(lambda: not venue.statistics().connections)
         async with open_desk(venue) as new:
             one = await new.dialog.order("a1", AAPL)
             two = await new.dialog.order("a2", AAPL)
@@ -485,6 +495,19 @@ async def test_a_new_process_finds_the_orders_of_the_old_one_and_changes_them() 
             assert [row.reqid for row in await new.dialog.fills(0)] == ["a2"]
 
 
+async def test_numbers_that_tws_begins_anew_do_not_hit_open_orders() -> None:
+    async with open_orders_venue() as venue:
+        async with open_desk(venue) as old:
+            first = await old.rest("a1")
+        await wait_until(lambda: not venue.statistics().connections)
+        venue.orders.reset_ids()
+        async with open_desk(venue) as new:
+            await new.rest("a2", size=7)
+            numbers = [row.order_id for row in venue.orders.tickets]
+            assert numbers == [1, 2]
+            assert venue.orders.of("a1")[0].order.size == first.size
+
+
 async def test_after_the_daily_restart_only_what_is_open_is_known() -> None:
     async with open_orders_venue() as venue:
         async with open_desk(venue) as desk:
@@ -498,6 +521,7 @@ async def test_after_the_daily_restart_only_what_is_open_is_known() -> None:
             assert [row.reqid for row in await desk.dialog.orders()] == ["d3"]
             known = await desk.dialog.order("d1", AAPL)
             assert known is not None and known.status == "closed"  # remembered here
+        await wait_until(lambda: not venue.statistics().connections)
         async with open_desk(venue) as fresh:
             assert await fresh.dialog.order("d1", AAPL) is None
             assert await fresh.dialog.fills(0) == []

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from decimal import Decimal
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 import trio
 
 from providers.ib.venue import Venue
+from providers.ib.venue_order_frames import completed_frame, open_order_frame
 from tests.ib_orders import open_orders_venue
 
 PEERS = Path(__file__).with_name("ib_order_peers.py")
@@ -34,6 +36,28 @@ def needs(peer: str) -> pytest.MarkDecorator:
     return pytest.mark.skipif(
         find_spec(peer) is None, reason=f"needs {peer}: pip install {peer}"
     )
+
+
+@pytest.mark.parametrize(
+    ("kind", "differ", "more"),
+    [(5, {1, 2, 3, 11, 14, 15, 16, 18, 24, 94}, 1),
+     (101, {2, 13, 14, 15, 17, 23, 77, 87, 90, 94, 95}, 0)],
+)  # fmt: skip
+async def test_orders_are_told_in_the_layout_of_recorded_ones(
+    captures: Path, kind: int, differ: set[int], more: int
+) -> None:
+    """All fields but those of this very order; `more`: recorded after the last one."""
+    with (captures / "ib" / "wire_messages.jsonl").open() as lines:
+        rows = [json.loads(line) for line in lines]
+    row = next(row for row in rows if row["msg_id"] == kind and row["n_fields"] > 20)
+    told = row["message"].split("\0")[: -1 - more]
+    async with open_orders_venue() as venue:
+        ticket = venue.orders.by_hand("AAPL", "buy", Decimal(2), Decimal(10))
+    frame = (open_order_frame if kind == 5 else completed_frame)(166, ticket)
+    ours = frame[4:].decode().split("\0")[:-1]
+    assert len(ours) == len(told)
+    pairs = enumerate(zip(ours, told, strict=True))
+    assert {at for at, (own, other) in pairs if own != other} <= differ
 
 
 @needs("ib_async")

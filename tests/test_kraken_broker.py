@@ -5,17 +5,6 @@ from decimal import Decimal as D
 
 import pytest
 import trio
-import trio.lowlevel
-from kraken_broker import (
-    SYMBOL,
-    V2,
-    Trader,
-    cancel,
-    config_of,
-    open_quiet_venue,
-    open_trader,
-    order,
-)
 
 from piker_core.broker import BrokerLink
 from piker_core.config import Secret
@@ -30,6 +19,16 @@ from piker_core.orders import (
 from providers.kraken.api import Config
 from providers.kraken.broker import open_trade_dialog
 from providers.kraken.venue import Venue
+from tests.kraken_broker import (
+    SYMBOL,
+    V2,
+    Trader,
+    cancel,
+    config_of,
+    open_quiet_venue,
+    open_trader,
+    order,
+)
 
 
 @pytest.fixture
@@ -343,6 +342,13 @@ async def test_a_key_that_is_refused_is_a_provider_error(venue: Venue) -> None:
 async def test_a_venue_that_is_not_reached_is_a_provider_error(venue: Venue) -> None:
     config = config_of(venue, ws_auth_url="ws://127.0.0.1:9/v2", connect_timeout_s=0.5)
     with pytest.raises(ProviderError, match=r"within 0.5 s .*ws_auth_url"):
+        async with open_trade_dialog("kraken", config=config):
+            pass
+
+
+async def test_an_address_that_is_none_is_named(venue: Venue) -> None:
+    config = config_of(venue, ws_auth_url="http://127.0.0.1:9")
+    with pytest.raises(ConfigError, match="ws_auth_url"):
         async with open_trade_dialog("kraken", config=config):
             pass
 

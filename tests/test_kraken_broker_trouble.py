@@ -7,15 +7,6 @@ from decimal import Decimal as D
 
 import pytest
 import trio
-from kraken_broker import (
-    SYMBOL,
-    V2,
-    Trader,
-    cancel,
-    open_quiet_venue,
-    open_trader,
-    order,
-)
 
 from piker_core.adapter.answers import OutcomeUnknown
 from piker_core.errors import BrokerDown
@@ -26,6 +17,15 @@ from piker_core.orders import (
     BrokerdStatus,
 )
 from providers.kraken.venue import Venue
+from tests.kraken_broker import (
+    SYMBOL,
+    V2,
+    Trader,
+    cancel,
+    open_quiet_venue,
+    open_trader,
+    order,
+)
 
 
 @pytest.fixture
@@ -264,12 +264,28 @@ async def test_nothing_is_sent_while_there_is_no_connection(trader: Trader) -> N
 async def test_all_is_canceled_over_rest_while_there_is_no_connection(
     trader: Trader,
 ) -> None:
+    await trader.wait_link(True)
     await trader.dialog.submit(order("n1"))
     trader.venue.faults.refuse_connections()
     trader.venue.order_faults.cut()
     await trader.wait_link(False)
     await trader.dialog.cancel_all()
     assert trader.venue.orders.of("n1")[0].state == "canceled"
+
+
+async def test_canceling_all_waits_for_no_other_call(venue: Venue) -> None:
+    async with open_trader(venue, private_rate=0.01, private_burst=1) as trader:
+        await trader.dialog.submit(order("n1"))
+        venue.faults.refuse_connections()
+        venue.order_faults.cut()
+        await trader.wait_link(False)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(trader.dialog.orders)  # for which there is no budget
+            await trio.sleep(0.05)
+            with trio.fail_after(5):
+                await trader.dialog.cancel_all()
+            nursery.cancel_scope.cancel()
+    assert venue.orders.of("n1")[0].state == "canceled"
 
 
 async def test_a_connection_that_is_lost_before_the_answer_leaves_it_unknown(
@@ -339,27 +355,34 @@ async def test_a_market_that_only_cancels_refuses_orders_and_takes_cancels(
 
 
 async def test_no_limit_of_the_engine_is_ever_passed() -> None:
-    account = {"threshold": 8, "decay": 1.0}
+    account = {"threshold": 20, "decay": 1.0}
+    keys = {"order_wait_s": 0.2, "cancel_wait_s": 0.2, "cancel_room": 8.0}
     async with (
         open_quiet_venue(account=account) as venue,
-        open_trader(venue, order_wait_s=0.2, order_threshold=8) as trader,
+        open_trader(venue, **keys) as trader,
     ):
-        for number in range(12):
+        await trader.wait_link(True)
+        for number in range(20):
             await trader.dialog.submit(order(f"l{number}"))
-        for number in range(3):
-            await trader.dialog.cancel(cancel(f"l{number}"))
         errors = [m for m in trader.heard if isinstance(m, BrokerdError)]
         assert len(errors) >= 5
-        assert "its counter is" in errors[0].reason
-        assert "order_wait_s" in errors[0].reason
+        assert "of 20, which has room in" in errors[0].reason
+        assert "order_wait_s in [kraken]" in errors[0].reason
+        for number in range(3):
+            await trader.dialog.cancel(cancel(f"l{number}"))
+        await trader.wait_status("l0", "canceled")  # there was room left for it
+        late = await trader.wait(
+            lambda m: isinstance(m, BrokerdError) and m.reqid == "l2"
+        )
+        assert "cancel_wait_s in [kraken]" in late.reason
         assert venue.orders.counter.refused == 0
-        assert venue.orders.counter.most > 7
+        assert venue.orders.counter.most > 18
 
 
 async def test_the_venues_word_on_its_limit_is_taken() -> None:
     async with (
         open_quiet_venue(account={"threshold": 60}) as venue,
-        open_trader(venue, order_wait_s=0) as trader,
+        open_trader(venue, order_wait_s=0, cancel_room=0) as trader,
     ):
         await trader.wait_link(True)
         for _ in range(59):

@@ -121,3 +121,12 @@ async def test_a_wait_that_grows_too_long_meanwhile_is_given_up(
 async def _fill_up(limits: EngineLimits) -> None:
     await trio.sleep(2)
     limits.full(PAIR)
+
+
+async def test_room_is_left_for_what_is_dearer(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    limits = EngineLimits()
+    assert await limits.spend(PAIR, 44, patience_s=0, keep=16) == 0
+    assert await limits.spend(PAIR, 1, patience_s=0, keep=16) == pytest.approx(1)
+    assert await limits.spend(PAIR, 16, patience_s=0) == 0

@@ -6,18 +6,24 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import httpx
+import msgspec
 import pytest
 import trio
 import trio.testing
-from kraken_answers import error as failed
-from kraken_answers import ok
 
 from piker_core.adapter.rest import OutcomeUnknown
 from piker_core.config import Secret
 from piker_core.errors import ProviderError
 from providers.kraken.api import Config
-from providers.kraken.private_rest import KeyRefused, PrivateClient, open_private
+from providers.kraken.private_rest import (
+    KeyRefused,
+    PrivateClient,
+    RestOrder,
+    open_private,
+)
 from providers.kraken.signing import Credentials
+from tests.kraken_answers import error as failed
+from tests.kraken_answers import ok
 
 CONFIG = Config(
     rest_url="http://venue.test",
@@ -157,8 +163,6 @@ async def test_more_orders_than_fit_a_call_are_asked_for_in_several() -> None:
 
 
 def test_the_recorded_shape_of_ended_orders_is_understood() -> None:
-    from providers.kraken.private_rest import RestOrder
-
     raw = json.dumps(
         {
             "refid": "None",
@@ -173,8 +177,6 @@ def test_the_recorded_shape_of_ended_orders_is_understood() -> None:
             "price": "8442.790",
         }
     )
-    import msgspec
-
     order = msgspec.json.decode(raw, type=RestOrder)
     assert str(order.opentm) == "1635788984.1899097"
     assert (str(order.vol_exec), order.reason) == ("383.125", "User requested")

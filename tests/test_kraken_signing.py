@@ -1,5 +1,6 @@
 """Signatures and nonces of Kraken's private calls; keys stay where they are."""
 
+import base64
 import threading
 
 import pytest
@@ -20,8 +21,6 @@ BODY = (
 
 
 def test_the_signature_is_the_one_that_the_venue_documents() -> None:
-    import base64
-
     signed = signature(
         base64.b64decode(SECRET), "/0/private/AddOrder", "1616492376594", BODY
     )
@@ -32,8 +31,6 @@ def test_the_signature_is_the_one_that_the_venue_documents() -> None:
 
 
 def test_a_call_is_signed_as_it_is_sent() -> None:
-    import base64
-
     credentials = Credentials(Secret("key"), Secret(SECRET))
     request = Request("POST", "/0/private/OpenOrders", {"cl_ord_id": "a b&c"})
     signed = credentials.sign(request)

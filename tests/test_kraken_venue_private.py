@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import hmac
+import json
 import time
 from collections.abc import AsyncIterator
 from decimal import Decimal as D
@@ -12,10 +13,10 @@ from urllib.parse import urlencode
 import httpx
 import pytest
 import trio
-from kraken_broker import V2, open_quiet_venue
 from websockets.trio.client import ClientConnection, connect
 
 from providers.kraken.venue import Venue
+from tests.kraken_broker import V2, open_quiet_venue
 
 PATIENCE_S = 20.0
 Frame = dict[str, Any]
@@ -55,15 +56,13 @@ class Socket:
     """A private connection, spoken by hand."""
 
     def __init__(self, socket: ClientConnection, token: str) -> None:
-        import json
-
-        self.socket, self.token, self.json = socket, token, json
+        self.socket, self.token = socket, token
 
     async def ask(self, method: str, req_id: int = 1, **params: Any) -> Frame:
         """Send a request; the answer to it."""
         asked = {"token": self.token} | params
         request = {"method": method, "params": asked, "req_id": req_id}
-        await self.socket.send(self.json.dumps(request))
+        await self.socket.send(json.dumps(request))
         return await self.read("method", method)
 
     async def read(self, key: str, value: str) -> Frame:
@@ -71,13 +70,9 @@ class Socket:
         with trio.fail_after(PATIENCE_S):
             while True:
                 text = await self.socket.recv()
-                frame: Frame = self.json.loads(text, parse_float=D)
+                frame: Frame = json.loads(text, parse_float=D)
                 if frame.get(key) == value:
                     return frame
-
-
-async def open_socket(venue: Venue) -> ClientConnection:
-    return await connect(venue.ws_auth_url, proxy=None, compression=None).__aenter__()
 
 
 @pytest.fixture

@@ -1,7 +1,8 @@
 """What an account of one side has: orders, trades, balances, positions, over REST.
 
 1. Lists are per market and of short spans: they are read by time until something is
-   found, from there on by id, so that nothing is skipped.
+   found, from there on by id, so that nothing is skipped; from the first id on where
+   that would be too many spans.
 2. A row of which nothing can be made is counted and left out.
 
 Source: https://developers.binance.com/docs/binance-spot-api-docs/rest-api, account
@@ -31,6 +32,8 @@ T = TypeVar("T")
 _MS_NS = 1_000_000
 _DAY_NS = 86_400 * 10**9
 _PAGE_ROWS = 1000
+_MOST_SPANS = 30
+"""Of a longer time all trades are read, by their ids."""
 _UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ValueError)
 _ZERO = Decimal(0)
 
@@ -145,19 +148,28 @@ class Account:
             path, span_ns, cost = "userTrades", 7 * _DAY_NS, 5.0
         start_ns, now_ns = since_ns, self.side.clock.now_ns()
         asked = {"symbol": symbol, "limit": _PAGE_ROWS}
-        page: list[TradeRow] = []
-        while not page and start_ns <= now_ns:
-            end_ns = start_ns + span_ns
-            span = {"startTime": start_ns // _MS_NS, "endTime": end_ns // _MS_NS - 1}
-            page = self._rows(await self.get(path, asked | span, cost=cost), TradeRow)
-            start_ns = end_ns
+        if now_ns - since_ns > _MOST_SPANS * span_ns:
+            start_ns, page = 0, await self._page(path, asked | {"fromId": 0}, cost)
+        else:
+            page = []
+            while not page and start_ns <= now_ns:
+                end_ns = start_ns + span_ns
+                span = {"startTime": start_ns // _MS_NS}
+                span["endTime"] = end_ns // _MS_NS - 1
+                page = await self._page(path, asked | span, cost)
+                start_ns = end_ns
         found = page
-        while page and (len(page) == _PAGE_ROWS or start_ns <= now_ns):
+        while page and (len(page) == _PAGE_ROWS or 0 < start_ns <= now_ns):
             after = {"fromId": max(row.id for row in page) + 1}
-            page = self._rows(await self.get(path, asked | after, cost=cost), TradeRow)
-            found, start_ns = found + page, now_ns + 1
+            page = await self._page(path, asked | after, cost)
+            found, start_ns = found + page, 0
         found.sort(key=lambda row: row.id)
         return [row for row in found if row.fill.time_ns >= since_ns // 1000 * 1000]
+
+    async def _page(
+        self, path: str, params: dict[str, Any], cost: float
+    ) -> list[TradeRow]:
+        return self._rows(await self.get(path, params, cost=cost), TradeRow)
 
     # What it holds
 

@@ -43,8 +43,8 @@ from .usdm_broker import UsdmBroker
 log = logging.getLogger(__name__)
 
 _COUNTERS = (
-    *("submits", "cancels", "acks", "refusals", "fills", "replaced"),
-    *("unknown", "malformed", "terminated", "connections", "rotations"),
+    *("requests", "acks", "refusals", "fills", "replaced", "unknown", "malformed"),
+    *("terminated", "connections", "reconnects", "rotations"),
 )
 
 
@@ -219,6 +219,8 @@ class BinanceDialog:
             total.update(side.account.counts)
             total["connections"] += side.kept.connections
             total["rotations"] += side.kept.rotations
+            again = side.kept.connections - side.kept.rotations - 1
+            total["reconnects"] += max(again, 0)
         return dict(total)
 
     def close(self) -> None:

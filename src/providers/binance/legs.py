@@ -94,6 +94,16 @@ class Known:
         """Whether its newest leg is at its end."""
         return self.leg is not None and self.leg.state != "open"
 
+    def asks(self, price: Decimal, size: Decimal) -> bool:
+        """Whether it stands at this price, and has this size as a whole."""
+        leg = self.leg
+        return (
+            leg is not None
+            and leg.state == "open"
+            and leg.price == price
+            and self.before(self.newest) + leg.size == size
+        )
+
     def before(self, number: int) -> Decimal:
         """What the legs before this one have filled."""
         return sum(

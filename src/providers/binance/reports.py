@@ -243,7 +243,7 @@ def decode_event(raw: bytes | msgspec.Raw) -> Event:
     """An event of a user stream, in its wrapper or bare. Raises ProviderError."""
     try:
         return _decode_event(raw)
-    except _UNDECODABLE as error:
+    except (*_UNDECODABLE, ArithmeticError) as error:
         raise ProviderError(
             f"a report cannot be decoded: {error}", frame=bytes(raw)
         ) from None
@@ -290,7 +290,7 @@ def _report(row: _Execution) -> Report:
         filled=filled,
         time_ns=decode_time(row.T),
         kind=row.x,
-        avg_price=average,
+        avg_price=_finite(average),
         reason=_reason(row),
         fill=_execution_fill(row) if traded else None,
     )

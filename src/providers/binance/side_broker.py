@@ -18,7 +18,13 @@ from decimal import Decimal
 import trio
 
 from piker_core.broker import BrokerLink, BrokerOrder
-from piker_core.errors import NotFound, PikerError, ProviderError
+from piker_core.errors import (
+    BrokerDown,
+    DataThrottle,
+    NotFound,
+    PikerError,
+    ProviderError,
+)
 from piker_core.orders import (
     BrokerdCancel,
     BrokerdError,
@@ -122,16 +128,18 @@ class SideBroker(abc.ABC):
 
     async def submit(self, order: BrokerdOrder) -> None:
         """Send an order or its change; see `TradeDialog.submit`."""
-        self.counts["submits"] += 1
+        self.counts["requests"] += 1
         reqid = str(order.reqid)
         try:
-            symbol = await self.add(order.symbol)
+            symbol = await self._prepare(order.symbol)
             venue_symbol = symbol.venue_symbol
             known = self.known.note(reqid, venue_symbol, order.action, order.oid)
             async with known.turn:
                 await self._settle(known)
                 if known.leg is None:
                     await self.place(order, symbol, known)
+                elif known.asks(order.price, order.size):
+                    self._confirm(known, order)
                 else:
                     await self.change(order, symbol, known)
         except (Refusal, NotFound) as error:
@@ -140,14 +148,21 @@ class SideBroker(abc.ABC):
             self.counts["unknown"] += 1
             raise
 
+    async def _prepare(self, fqme: str) -> Symbol:
+        """The market of a request. Raises NotFound, BrokerDown."""
+        try:
+            return await self.add(fqme)
+        except (ProviderError, DataThrottle) as error:
+            raise BrokerDown(f"not sent: {error}") from None
+
     async def cancel(self, cancel: BrokerdCancel) -> None:
         """Send a cancel; see `TradeDialog.cancel`."""
-        self.counts["cancels"] += 1
+        self.counts["requests"] += 1
         reqid = str(cancel.reqid)
         known = self.known.find(reqid)
         try:
             if known is None:
-                symbol = (await self.add(cancel.symbol)).venue_symbol
+                symbol = (await self._prepare(cancel.symbol)).venue_symbol
                 await self.take_back(symbol, reqid)
                 return
             async with known.turn:
@@ -162,7 +177,10 @@ class SideBroker(abc.ABC):
     async def _settle(self, known: Known) -> None:
         """Find out about a leg that may have been made, before anything is done."""
         if known.unsure and known.legs:
-            await self._walk(known.reqid, known.symbol)
+            try:
+                await self._walk(known.reqid, known.symbol)
+            except ProviderError as error:
+                raise BrokerDown(f"not sent: {error}") from None
 
     def refuse(self, reason: str, reqid: str, oid: str = "", symbol: str = "") -> None:
         """Tell that a request was refused."""
@@ -186,6 +204,16 @@ class SideBroker(abc.ABC):
         for fill in fills:
             self._tell_fill(fill, report)
         self.take_report(report)
+
+    def _confirm(self, known: Known, order: BrokerdOrder) -> None:
+        """The venue has it as it is asked for."""
+        time_ns = self.account.side.clock.now_ns()
+        self._send(
+            BrokerdOrderAck(
+                reqid=known.reqid, oid=order.oid, account=self._name, time_ns=time_ns
+            )
+        )
+        self._tell_newest(known, time_ns)
 
     # Reports
 

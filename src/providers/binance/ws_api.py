@@ -17,7 +17,7 @@ import msgspec
 import trio
 
 from piker_core.adapter.answers import outcome_unknown
-from piker_core.errors import BrokerDown, ConfigError, ProviderError
+from piker_core.errors import BrokerDown, ConfigError, DataThrottle, ProviderError
 
 from .api import Config
 from .client import Side
@@ -160,7 +160,7 @@ class WsApi:
                 raise
         try:
             await self._side.sync_clock()
-        except ProviderError as error:
+        except (ProviderError, DataThrottle) as error:
             raise BrokerDown(f"not sent: the time is not known: {error}") from None
         return await self._once(socket, method, params, orders)
 

@@ -79,6 +79,7 @@ class Dialog:
         known = self._link.book.get(str(order.reqid))
         if known is not None and known.ended:
             self._link.book.refuse(order, f"it is {known.status} already", dead=False)
+            self._link.book.repeat(known)
             return
         self._link.counts["requests"] += 1
         try:
@@ -146,6 +147,8 @@ class Dialog:
             reason = f"it is {held.status} already"
         if held is None or reason:
             self._link.book.refuse_cancel(reqid, cancel.oid, cancel.symbol, reason)
+            if held is not None:
+                self._link.book.repeat(held)
             return
         held.canceling, held.answer = True, trio.Event()
         session.requests.cancelOrder(held.order_id)
@@ -253,7 +256,7 @@ class Dialog:
                     broker=PROVIDER, account=self.account,
                     symbol=symbol or contract.localSymbol, size=size_or_zero(size),
                     avg_price=unit_price(cost, multiplier) if size else Decimal(0),
-                    currency=contract.currency,
+                    currency=contract.currency.lower(),
                 )
             )  # fmt: skip
         return found

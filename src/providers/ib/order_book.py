@@ -34,7 +34,7 @@ from piker_core.orders import (
 )
 
 from .order_codes import REJECTED, TAKEN, meaning_of, refusal, state_of
-from .order_words import number, read_fill, side_of, size_or_zero
+from .order_words import COMBINED, number, read_fill, side_of, size_or_zero
 
 log = logging.getLogger("providers.ib")
 _LIVE_EXECUTION = -1
@@ -166,6 +166,10 @@ class Book:
     def refuse_cancel(self, reqid: str, oid: str, symbol: str, reason: str) -> None:
         """A cancel was not done."""
         self._say_error(reqid, oid, symbol, reason)
+
+    def repeat(self, held: Held) -> None:
+        """Say again what an order is."""
+        self._say(held)
 
     # What TWS says
 
@@ -301,6 +305,8 @@ class Book:
     def _take_execution(self, request: int, contract: Any, execution: Any) -> None:
         if execution.acctNumber not in ("", self.account):
             return
+        if contract.secType == COMBINED:
+            return
         client_id, order_id = execution.clientId, execution.orderId
         held = self._find(client_id, order_id, execution.permId)
         if held is None and execution.orderRef:
@@ -326,10 +332,11 @@ class Book:
         paid = number(report.commission)
         if paid is None:
             return
+        fee = paid, report.currency.lower()
         before = self._fees.get(report.execId)
-        self._fees[report.execId] = paid, report.currency
+        self._fees[report.execId] = fee
         fill = self.fills.get(report.execId)
-        if fill is not None and before != (paid, report.currency):
+        if fill is not None and before != fee:
             self.fills[report.execId] = fill = self._with_fee(fill)
             self._emit(fill)
 

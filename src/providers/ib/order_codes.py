@@ -92,11 +92,12 @@ def is_read_only(code: int, text: str) -> bool:
 
 
 def split_execution(exec_id: str) -> tuple[str, int]:
-    """An execution's id without its revision, and that: the last part, if a number.
+    """An execution's id without its last part, and the revision that this says.
 
-    A correction has the id of what it corrects with a higher last part.
+    It is 01 at first, which is revision 0. A correction has the same id with a higher
+    last part.
     """
     head, dot, last = exec_id.rpartition(".")
-    if dot and last.isdigit():
-        return head, int(last)
+    if dot and last.isdecimal():
+        return head, max(int(last) - 1, 0)
     return exec_id, 0

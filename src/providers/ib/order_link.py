@@ -29,10 +29,14 @@ from .gateway import Gateway
 from .library import load_library
 from .links import Event
 from .order_book import Book, Held
-from .order_codes import DUPLICATE_ID
+from .order_codes import DUPLICATE_ID, meaning_of
 from .session import Session
 
 log = logging.getLogger("providers.ib")
+_MISFITS = (
+    *(ArithmeticError, AttributeError, LookupError, PikerError, TypeError),
+    ValueError,
+)
 Said = BrokerdMessage | BrokerLink
 Find = Callable[[str, str], Awaitable[BrokerOrder | None]]
 
@@ -161,7 +165,7 @@ class OrderLink:
     def _hear(self, name: str, arguments: tuple[Any, ...]) -> None:
         try:
             self._take(name, arguments)
-        except (PikerError, ArithmeticError, AttributeError, TypeError) as error:
+        except _MISFITS as error:
             assert self.session is not None
             self.session.complain("odd", f"{name} is not understood: {error}", name)
 
@@ -171,7 +175,8 @@ class OrderLink:
             if code == DUPLICATE_ID and self.session is not None:
                 self.session.requests.reqIds(1)
             if order_id in self.trials:
-                self.trials[order_id]((code, text))
+                if meaning_of(code, canceling=False) != "warning":
+                    self.trials[order_id]((code, text))
                 return
         elif name == "openOrder":
             order_id, order = arguments[0], arguments[2]

@@ -4,9 +4,10 @@ Rules this file owns:
 
 1. TWS has doubles: each is taken as its shortest decimal. The greatest double, and the
    empty text, are no number.
-2. An execution's id without its last part is the fill's, the last part its revision.
-   Its fee comes in a message of its own, later as a rule.
+2. An execution's id without its last part is the fill's, the last part less one its
+   revision. Its fee comes in a message of its own, later as a rule.
 3. A position's cost is for a whole contract; ours is for one unit.
+4. Currencies are written as our markets have them, in small letters.
 """
 
 import time
@@ -28,7 +29,8 @@ from .order_codes import TIMES, split_execution
 NS = 1_000_000_000
 _MOST = 1e300
 _LIQUIDITY: dict[int, Literal["maker", "taker"]] = {1: "maker", 2: "taker"}
-_COMBINED = "BAG"
+COMBINED = "BAG"
+"""The class of a combination, whose legs are told as well."""
 
 
 class WhatIf(msgspec.Struct, frozen=True, kw_only=True):
@@ -119,7 +121,7 @@ def read_what_if(state: Any) -> WhatIf:
         commission=number(state.commission),
         least_commission=number(state.minCommission),
         most_commission=number(state.maxCommission),
-        currency=state.commissionCurrency,
+        currency=state.commissionCurrency.lower(),
         warning=state.warningText,
     )
 
@@ -166,7 +168,7 @@ def norm_trade(record: Any) -> Transaction | None:
 
 def _transaction(record: Any) -> Transaction | None:
     contract, execution = record.contract, record.execution
-    if contract.secType == _COMBINED:
+    if contract.secType == COMBINED:
         return None
     tid, revision = split_execution(execution.execId)
     size = size_or_zero(execution.shares)
@@ -180,7 +182,7 @@ def _transaction(record: Any) -> Transaction | None:
         size=size if side_of(execution.side) == "buy" else -size,
         price=size_or_zero(execution.price),
         fee=paid or Decimal(0),
-        fee_currency=report.currency if paid is not None else "",
+        fee_currency=report.currency.lower() if paid is not None else "",
         revision=revision,
         reqid=execution.orderRef,
         details={"exec_id": execution.execId, "perm_id": execution.permId},

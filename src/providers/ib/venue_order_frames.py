@@ -179,7 +179,7 @@ def open_order_frame(
         state.get("warning", ""), 0, 0, 0, "None", *none, UNSET, 0, "", "", "",
         0, 1, 0, 0, 0,
     ]  # fmt: skip
-    fields += [""] * (version >= DURATION) + [_UNSET_INT] * (version >= POST_TO_ATS)
+    fields += [""] * (version >= DURATION) + [""] * (version >= POST_TO_ATS)
     fields += [0] * (version >= AUTO_CANCEL) + [""] * (5 * (version >= PEGGED))
     return frame(*fields)
 

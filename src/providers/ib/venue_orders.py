@@ -133,6 +133,10 @@ class Orders:
                 self._matching.cancel(ticket.order, reason="End of day")
         self._day_begin = [len(self.tickets), len(self.reports)]
 
+    def reset_ids(self) -> None:
+        """Say 1 is the next number of every client, as a button in TWS does."""
+        self._next_ids.clear()
+
     # Requests
 
     def place(self, link: Link, fields: Fields) -> None:

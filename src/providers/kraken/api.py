@@ -77,7 +77,8 @@ class Config(StreamLimits, frozen=True, forbid_unknown_fields=True):
     Of orders: a connection may take `connect_timeout_s` to be there at the start, and
     an answer `reply_timeout_s`, after which what became of a request is unknown. The
     venue refuses a new order or a change that reaches it `order_deadline_s` after it
-    was made. A request waits `order_wait_s` at most for room in the engine's limits;
+    was made. A new order or a change waits `order_wait_s` at most for room in the
+    engine's limits, of which it leaves `cancel_room` free; a cancel `cancel_wait_s`.
     `order_threshold` is what the counter of a pair may come to (0: what the venue says
     of the account). All orders are canceled by the venue `dead_man_s` after it heard
     from us last (0: never). Private calls spend `private_rate` a second after
@@ -96,6 +97,8 @@ class Config(StreamLimits, frozen=True, forbid_unknown_fields=True):
     reply_timeout_s: Positive = 10.0
     order_deadline_s: Deadline = 5.0
     order_wait_s: NotNegative = 2.0
+    cancel_wait_s: NotNegative = 10.0
+    cancel_room: NotNegative = 16.0
     order_threshold: NotNegativeCount = 0
     dead_man_s: DeadMan = 0
     private_rate: Positive = 0.33

@@ -100,7 +100,7 @@ class KrakenDialog:
         self._linked()
         changed = self._states.knows(reqid)
         cost = amend_cost(self._age_s(reqid)) if changed else add_cost()
-        if not await self._has_room(order, symbol, cost):
+        if not await self._has_room([order], symbol, cost):
             return
         link = self._linked()
         deadline = self._deadline()
@@ -135,12 +135,7 @@ class KrakenDialog:
             await self.submit(orders[0])
             return
         self._linked()
-        cost = add_cost(len(orders))
-        if delay := await self._limits.spend(
-            symbol, cost, patience_s=self._config.order_wait_s
-        ):
-            for order in orders:
-                self._messages.refuse(order, self._no_room(symbol, delay))
+        if not await self._has_room(orders, symbol, add_cost(len(orders))):
             return
         link = self._linked()
         for order in orders:
@@ -177,11 +172,10 @@ class KrakenDialog:
     async def _cancel_batch(self, symbol: str, cancels: list[BrokerdCancel]) -> None:
         self._linked()
         costs = [cancel_cost(self._age_s(str(cancel.reqid))) for cancel in cancels]
-        if delay := await self._limits.spend(
-            symbol, sum(costs), patience_s=self._config.order_wait_s
-        ):
-            for cancel in cancels:
-                self._messages.refuse(cancel, self._no_room(symbol, delay))
+        patience_s = self._config.cancel_wait_s
+        delay_s = await self._limits.spend(symbol, sum(costs), patience_s=patience_s)
+        if delay_s:
+            self._refuse_all(cancels, symbol, delay_s, "cancel_wait_s")
             return
         ids = [str(cancel.reqid) for cancel in cancels]
         method = "cancel_order" if len(ids) == 1 else "batch_cancel"
@@ -223,24 +217,39 @@ class KrakenDialog:
         self._facts.trades(pair)
         return pair
 
-    async def _has_room(self, order: BrokerdOrder, symbol: str, cost: float) -> bool:
-        patience_s = self._config.order_wait_s
-        delay = await self._limits.spend(symbol, cost, patience_s=patience_s)
-        if delay:
-            self._messages.refuse(order, self._no_room(symbol, delay))
-        return not delay
+    async def _has_room(
+        self, orders: Sequence[BrokerdOrder], symbol: str, cost: float
+    ) -> bool:
+        """Wait for room for orders, or changes; they are refused if there is none."""
+        config = self._config
+        keep = min(config.cancel_room, self._limits.threshold / 2)
+        delay_s = await self._limits.spend(
+            symbol, cost, patience_s=config.order_wait_s, keep=keep
+        )
+        if delay_s:
+            self._refuse_all(orders, symbol, delay_s, "order_wait_s")
+        return not delay_s
+
+    def _refuse_all(
+        self,
+        requests: Sequence[BrokerdOrder | BrokerdCancel],
+        symbol: str,
+        delay_s: float,
+        key: str,
+    ) -> None:
+        """There is no room for them in the engine's limits."""
+        limits = self._limits
+        reason = (
+            f"the engine's limit of {symbol}: its counter is "
+            f"{limits.count(symbol):.1f} of {limits.threshold}, which has room in "
+            f"{delay_s:.1f} s; send less, or raise {key} in [kraken]"
+        )
+        for request in requests:
+            self._messages.counts["no_room"] += 1
+            self._messages.refuse(request, reason)
 
     def _age_s(self, reqid: str) -> float:
         return self._states.age_s(reqid) - _MARGIN_S
-
-    def _no_room(self, symbol: str, delay_s: float) -> str:
-        self._messages.counts["no_room"] += 1
-        limits = self._limits
-        return (
-            f"the engine's limit of {symbol}: its counter is "
-            f"{limits.count(symbol):.1f} of {limits.threshold}, which has room in "
-            f"{delay_s:.1f} s; send less, or raise [kraken] order_wait_s"
-        )
 
     def _deadline(self) -> str:
         now_ns = self._private.clock.now_ns()

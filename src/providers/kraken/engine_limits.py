@@ -83,22 +83,27 @@ class EngineLimits:
         counter.counted_at = now
         return counter.count
 
-    def delay_s(self, pair: str, cost: float) -> float:
+    def delay_s(self, pair: str, cost: float, *, keep: float = 0.0) -> float:
         """How long until an action of this cost has room; 0: it has now.
 
-        One that costs more than the threshold has room when the counter is empty.
+        `keep`: what it leaves free. One that costs more than there is has room when the
+        counter is empty.
         """
-        over = self.count(pair) + min(cost, self._threshold) - self._threshold
+        most = max(self._threshold - keep, 0.0)
+        over = self.count(pair) + min(cost, most) - most
         return over / self.decay if over > 1e-9 else 0.0
 
-    async def spend(self, pair: str, cost: float, *, patience_s: float) -> float:
+    async def spend(
+        self, pair: str, cost: float, *, patience_s: float, keep: float = 0.0
+    ) -> float:
         """Wait for room and take it: returns 0, else how long it would have taken.
 
-        Nothing is taken where it would take longer than `patience_s`.
+        Nothing is taken where it would take longer than `patience_s`. `keep` is left
+        free for others that are dearer.
         """
         give_up = trio.current_time() + patience_s
         async with self._counters[pair].turn:
-            while (delay := self.delay_s(pair, cost)) > 0:
+            while (delay := self.delay_s(pair, cost, keep=keep)) > 0:
                 if trio.current_time() + delay > give_up:
                     return delay
                 await trio.sleep(delay)  # and look again: others may have spent, too

@@ -194,7 +194,7 @@ class OrderStates:
         self._merge_terms(state, row, snapshot=snapshot)
         if row.cum_qty is not None:
             state.told_filled = max(state.told_filled, row.cum_qty)
-        if row.exec_type == "trade" or row.exec_id:
+        if row.exec_type == "trade":
             yield self._fill(state, row)
         self._merge_status(state, row)
         yield self._status(state, row.exec_type)

@@ -25,7 +25,7 @@ from websockets.trio.client import ClientConnection
 from piker_core.adapter.websocket import connect
 from piker_core.config import Secret
 from piker_core.errors import ConfigError, ProviderError
-from piker_core.tasks import open_nursery
+from piker_core.tasks import Backoff, open_nursery
 
 from .api import Config
 from .order_requests import Note
@@ -104,6 +104,7 @@ class PrivateLink:
         self._sequences: dict[str, int] = {}
         self._snapshots: dict[str, trio.Event] = {}
         self._renewing: set[str] = set()
+        self._backoffs = {channel: Backoff() for channel in CHANNELS}
         self._heard = trio.Event()
         self._scope = trio.CancelScope()
         self._reason = ""
@@ -297,7 +298,8 @@ class PrivateLink:
         self._host.subscribed(limit)
 
     async def _renew(self, channel: str) -> None:
-        """Subscribe to a channel anew."""
+        """Subscribe to a channel anew: at once, then with more and more patience."""
+        await trio.sleep(self._backoffs[channel].next_s())
         try:
             await self.ask("unsubscribe", {"channel": channel})
             limit = await self._subscribe(channel)

@@ -1,6 +1,8 @@
 """Kraken's private REST calls: the session's token, orders, trades and balances.
 
 1. Calls of one key go out one after another, so that their nonces arrive in order.
+   What cancels waits for none of them, and for no budget: a nonce that it overtook is
+   made anew.
 2. A key that the venue refuses is not tried again for `lockout_s`: it locks out those
    who go on trying.
 3. Lists come in pages of 50, newest first, of a span that ends when the first page was
@@ -14,6 +16,7 @@ import time
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from decimal import Decimal
+from functools import partial
 from typing import Any
 
 import httpx
@@ -115,10 +118,12 @@ class PrivateClient:
     All raise ProviderError where the venue does not tell, KeyRefused for the key.
     """
 
-    def __init__(self, config: Config, rest: Rest, credentials: Credentials) -> None:
+    def __init__(
+        self, config: Config, rest: Rest, urgent: Rest, credentials: Credentials
+    ) -> None:
         self.config = config
         self.clock = rest.clock
-        self._rest, self._credentials = rest, credentials
+        self._rest, self._urgent, self._credentials = rest, urgent, credentials
         self._turn = share((credentials.name, "turn"), trio.Lock)
         self._locked_until = float("-inf")
 
@@ -184,7 +189,7 @@ class PrivateClient:
 
     async def cancel_all(self) -> int:
         """Cancel all open orders; how many there were."""
-        reply = await self._call("CancelAll", {}, "all orders", changes=True, cost=0.0)
+        reply = await self._call("CancelAll", {}, "all orders", urgent=True)
         return reply.decode(_Count).count
 
     async def _call(
@@ -193,7 +198,7 @@ class PrivateClient:
         params: dict[str, Any],
         subject: str,
         *,
-        changes: bool = False,
+        urgent: bool = False,
         cost: float = 1.0,
     ) -> Reply:
         if trio.current_time() < self._locked_until:
@@ -202,12 +207,15 @@ class PrivateClient:
                 f"{self._locked_until - trio.current_time():.0f} s"
             )
         request = Request(
-            "POST", f"/0/private/{method}", dict(params), form=True, changes=changes
+            "POST", f"/0/private/{method}", dict(params), form=True, changes=urgent
         )
+        sign = self._credentials.sign
         try:
+            if urgent:
+                return await self._urgent.call(request, subject=subject, sign=sign)
             async with self._turn:
                 return await self._rest.call(
-                    request, subject=subject, cost=cost, sign=self._credentials.sign
+                    request, subject=subject, cost=cost, sign=sign
                 )
         except DataThrottle as error:
             raise ProviderError(str(error)) from None
@@ -246,12 +254,17 @@ async def open_private(
     limits = msgspec.structs.replace(
         config, rest_rate=config.private_rate, rest_burst=config.private_burst
     )
-    async with open_rest(
+    opened = partial(
+        open_rest,
         PRIVATE_SITE,
         limits,
         url=url,
         judge=judge_private,
-        credential=credentials.name,
         transport=transport,
-    ) as rest:
-        yield PrivateClient(config, rest, credentials)
+    )
+    name = credentials.name
+    async with (
+        opened(credential=name) as rest,
+        opened(credential=f"{name} urgent") as urgent,
+    ):
+        yield PrivateClient(config, rest, urgent, credentials)
