@@ -40,8 +40,8 @@ def check_contract(provider: ModuleType) -> Passed:
     lacks = [name for name in RAISED if name not in told]
     if lacks:
         raise Failed(
-            f"the docstring of open_trade_dialog does not say when {' and '.join(lacks)} "
-            "is raised"
+            "the docstring of open_trade_dialog does not say when "
+            f"{' and '.join(lacks)} is raised"
         )
     if not inspect.getdoc(provider.norm_trade):
         raise Failed("norm_trade has no docstring that says what it takes")
@@ -92,7 +92,7 @@ def _class_of(name: str) -> type:
 
 
 async def check_secrets(stage: Stage) -> Passed:
-    """No key was in a log, an error or a repr, all that was run before included."""
+    """No key was in a log, an error or a repr, of what was run before, too."""
     trader = stage.trader
     if not trader.private.secrets:
         raise NotApplicable("its venue has no keys")
@@ -107,7 +107,7 @@ async def check_secrets(stage: Stage) -> Passed:
 
 
 async def check_norm_trade(stage: Stage) -> Passed:
-    """Executions as the venue tells them are lines of a ledger, nonsense is an error."""
+    """Executions as the venue tells them are lines of a ledger; nonsense is none."""
     trader = stage.trader
     await trader.open()
     order = await trader.place("buy", Decimal("0.01"))

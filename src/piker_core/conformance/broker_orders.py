@@ -8,10 +8,11 @@ from piker_core.broker import BrokerOrder
 from piker_core.conformance.process import Told
 from piker_core.conformance.report import Failed, Passed
 from piker_core.conformance.stage import NS, Stage
-from piker_core.conformance.trader import FAR, THROUGH, Trader, filled_of
+from piker_core.conformance.trader import FAR, THROUGH, Side, Trader, filled_of
 from piker_core.orders import BrokerdError, BrokerdFill, BrokerdOrderAck, BrokerdStatus
 
 ENDED = ("canceled", "closed")
+ZERO = Decimal(0)
 _CLOCKS_NS = 60 * NS
 
 
@@ -25,13 +26,14 @@ async def opened(stage: Stage) -> Trader:
 async def check_place(stage: Stage) -> Passed:
     """An order away from the market is acknowledged, and rests as it was sent."""
     trader = await opened(stage)
+    before = trader.private.open_orders()
     order = await trader.place("buy", -FAR)
     reqid = str(order.reqid)
     status = await trader.until_status(reqid, "open")
     acks = trader.of(BrokerdOrderAck, reqid)
     if not acks or acks[0].oid != order.oid:
         raise Failed(f"no BrokerdOrderAck names order {order.oid}")
-    if (status.filled, status.remaining) != (0, order.size):
+    if (status.filled, status.remaining) != (ZERO, order.size):
         raise Failed(
             f"an order of {order.size} that rests is told to have filled "
             f"{status.filled} and {status.remaining} remaining"
@@ -40,6 +42,8 @@ async def check_place(stage: Stage) -> Passed:
     if (truth.price, truth.size, truth.is_open) != (order.price, order.size, True):
         raise Failed(f"the venue has {truth}, sent was {order.size} at {order.price}")
     check_once(trader, reqid)
+    if (there := trader.private.open_orders()) != [*before, reqid]:
+        raise Failed(f"one order was sent, and {len(there) - len(before)} are open")
     await _check_described(trader, reqid)
     if reqid not in await trader.orders():
         raise Failed("orders() does not have an order that is open")
@@ -74,7 +78,7 @@ async def check_fill(stage: Stage) -> Passed:
     closed = await trader.until_status(reqid, "closed")
     fills = await trader.until_filled(reqid, order.size)
     _check_sequence(trader, reqid)
-    if (closed.filled, closed.remaining) != (order.size, 0):
+    if (closed.filled, closed.remaining) != (order.size, ZERO):
         raise Failed(
             f"a closed order of {order.size} is told to have filled {closed.filled} "
             f"and {closed.remaining} remaining"
@@ -251,8 +255,8 @@ async def _check_refused(
         lambda: trader.of(BrokerdError, reqid),
         f"an order {what} is answered by no BrokerdError",
     )
-    (error, *_) = trader.of(BrokerdError, reqid)
-    if not error.reason.strip() or error.oid != order.oid:
+    told = trader.of(BrokerdError, reqid)[0]
+    if not told.reason.strip() or told.oid != order.oid:
         raise Failed(f"the BrokerdError of an order {what} names no reason or oid")
     truth = trader.private.order(reqid)
     found = await trader.order(reqid)
@@ -264,7 +268,7 @@ async def _check_refused(
 async def check_cancel_all(stage: Stage) -> Passed:
     """Every open order of the account is canceled, and each is told."""
     trader = await opened(stage)
-    reqids = [await trader.rest(side) for side in ("buy", "sell", "buy")]  # type: ignore[arg-type]
+    reqids = [await trader.rest(side) for side in ("buy", "sell", "buy")]
     await trader.call("cancel_all")
     for reqid in reqids:
         await trader.until_status(reqid, "canceled")
@@ -279,8 +283,9 @@ async def check_positions(stage: Stage) -> Passed:
     """What is held is the venue's truth, before and after trades."""
     trader = await opened(stage)
     held = []
-    for side, size in (("buy", trader.terms.size), ("sell", trader.part())):
-        order = await trader.place(side, THROUGH, size)  # type: ignore[arg-type]
+    trades: dict[Side, Decimal] = {"buy": trader.terms.size, "sell": trader.part()}
+    for side, size in trades.items():
+        order = await trader.place(side, THROUGH, size)
         await trader.until_status(str(order.reqid), "closed")
         told, true = await trader.position(), trader.private.position()
         if told != true:

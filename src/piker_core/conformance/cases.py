@@ -15,6 +15,7 @@ from piker_core.conformance import (
     broker_ems,
     broker_faults,
     broker_orders,
+    broker_reports,
     calls,
     contract,
     frames,
@@ -39,8 +40,8 @@ class Case(msgspec.Struct, frozen=True):
 class Lane(msgspec.Struct, frozen=True):
     """Checks that share a venue.
 
-    Without `lenient` the venue keeps its own limits; with `trades` there are keys to its
-    private side.
+    Without `lenient` the venue keeps its own limits; with `trades` there are keys to
+    its private side.
     """
 
     cases: tuple[Case, ...]
@@ -126,7 +127,7 @@ LANES = (
     ),
     Lane(
         (
-            Case("broker.reports", broker_faults.check_reports),
+            Case("broker.reports", broker_reports.check_reports),
             Case("broker.lost_answer", broker_faults.check_lost_answer),
             Case("broker.cut_request", broker_faults.check_cut_request),
             Case("broker.cut", broker_faults.check_cut),

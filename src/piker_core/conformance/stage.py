@@ -90,7 +90,7 @@ class Stage:
             getattr(provider, "capabilities", {}).get("repair", True)
         )
         self._rings: Rings | None = None
-        self._trader = private and Trader(subject, private, self.name)
+        self._trader = Trader(subject, private, self.name) if private else None
 
     # The feed
 

@@ -55,7 +55,7 @@ class Trader:
         self.terms = private.terms
         self.symbol = f"{private.terms.symbol}.{name}"
         self.said: list[Said] = []
-        self.is_open = False
+        self.is_open = self.has_account = False
         self._known = False
         self._begun_ns = time.time_ns() - 10**9
         self._numbers = itertools.count()

@@ -45,7 +45,7 @@ class Heard:
         self._more = trio.Event()
 
     async def after(self, count: int, within_s: float) -> list[Any]:
-        """All but the first `count` messages; waits until there is one, or no longer."""
+        """All but the first `count` messages; waits for one, so long at most."""
         with trio.move_on_after(within_s):
             while len(self.messages) <= count:
                 await self._more.wait()

@@ -17,6 +17,7 @@ from piker_core.simulation.private import (
 )
 
 from .venue import API_KEY, API_SECRET, Venue
+from .venue_spot_account import SpotAccount
 from .venue_symbols import MS
 
 _SYMBOL = "btcusdt"
@@ -26,9 +27,6 @@ class PrivateSide:
     """See `piker_core.simulation.private.PrivateSide`."""
 
     account = "binance"
-    keys = {"api_key": API_KEY, "api_secret": API_SECRET}
-    wrong_keys = {"api_key": API_KEY[::-1], "api_secret": API_SECRET[::-1]}
-    secrets = (API_KEY, API_SECRET, API_KEY[::-1], API_SECRET[::-1])
     terms = Terms(
         symbol=_SYMBOL,
         size=Decimal("0.04"),
@@ -38,7 +36,12 @@ class PrivateSide:
 
     def __init__(self, venue: Venue) -> None:
         self._venue, self._market = venue, venue.market(_SYMBOL)
-        self._account = venue.spot.account
+        self.keys = {"api_key": API_KEY, "api_secret": API_SECRET}
+        self.wrong_keys = {name: key[::-1] for name, key in self.keys.items()}
+        self.secrets = (*self.keys.values(), *self.wrong_keys.values())
+        account = venue.spot.account
+        assert isinstance(account, SpotAccount)
+        self._account = account
         faults = venue.faults
         self.switches = OrderSwitches(
             lose_answer=lambda done: faults.time_out_orders(1, executed=done),

@@ -22,11 +22,11 @@ class PrivateSide:
     """See `piker_core.simulation.private.PrivateSide`. TWS has no keys."""
 
     account = "ib"
-    keys: dict[str, Any] = {}
-    wrong_keys: dict[str, Any] = {}
     secrets: tuple[str, ...] = ()
 
     def __init__(self, venue: Venue) -> None:
+        self.keys: dict[str, Any] = {}
+        self.wrong_keys: dict[str, Any] = {}
         self._venue, self._orders = venue, venue.orders
         self._market = venue.market(_NAME)
         self.terms = Terms(
