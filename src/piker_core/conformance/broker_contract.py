@@ -61,6 +61,7 @@ async def check_keys(stage: Stage) -> Passed:
     if not all(key in said for key in private.keys):
         raise Failed(f"the error of missing keys does not name them: {said}")
     await _refused(stage, dict(private.wrong_keys), "wrong keys", "ProviderError")
+    await _check_unseen(trader)
     return Passed(f"missing: {said}")
 
 
@@ -100,10 +101,17 @@ async def check_secrets(stage: Stage) -> Passed:
     await trader.open()
     order = await trader.rest()
     await trader.end(order)
+    lines = await _check_unseen(trader)
+    return Passed(f"in none of {lines} lines of logs, in no error")
+
+
+async def _check_unseen(trader: Trader) -> int:
+    """How many lines of logs there were. Raises Failed if a key was seen."""
     found = await trader.subject.ask("secrets_seen")
     if found["seen"]:
         raise Failed(f"a key was seen in {', '.join(dict.fromkeys(found['seen']))}")
-    return Passed(f"in none of {found['lines']} lines of logs, in no error")
+    lines: int = found["lines"]
+    return lines
 
 
 async def check_norm_trade(stage: Stage) -> Passed:

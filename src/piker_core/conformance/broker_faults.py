@@ -13,7 +13,7 @@ from piker_core.conformance.report import Failed, NotApplicable, Passed
 from piker_core.conformance.stage import Stage
 from piker_core.conformance.trader import FAR, Trader
 
-BURST = 60
+BURST = 120
 AGAIN_S = 1.5
 """How long to look whether something is sent again."""
 
@@ -72,7 +72,7 @@ async def _check_unknown(
 
 async def _check_told(trader: Trader, reqid: str, done: bool) -> None:
     """Whether `order` tells what was done, as soon as it can."""
-    found: Any = await trader.told_order(reqid)
+    found = await trader.told_order(reqid)
     if done and (found is None or found.status not in ("open", "pending")):
         raise Failed(f"order() says {found} of an order that the venue has open")
     if not done and found is not None and found.status in ("open", "pending"):

@@ -109,16 +109,14 @@ class Trader:
         )
         self.said += msgspec.convert(rows, list[Said])
 
-    async def until(
-        self, look: Callable[[], object], failing: str, within_s: float = WITHIN_S
-    ) -> None:
+    async def until(self, look: Callable[[], object], failing: str) -> None:
         """Wait until what was said is enough. Raises Failed."""
         begun_s = trio.current_time()
         await self.read()
         while not look():
-            if trio.current_time() - begun_s > within_s:
+            if trio.current_time() - begun_s > WITHIN_S:
                 said = ", ".join(_brief(message) for message in self.said[-6:])
-                raise Failed(f"{failing}, for {within_s:g} s; last said: {said}")
+                raise Failed(f"{failing}, for {WITHIN_S:g} s; last said: {said}")
             await self.read(_POLL_S)
 
     def of(self, kind: type[M], reqid: str = "") -> list[M]:
@@ -303,14 +301,14 @@ class Trader:
         sizes = [row.size for row in rows if row.symbol == self.symbol]
         return sizes[0] if sizes else Decimal(0)
 
-    async def told_order(self, reqid: str, within_s: float = WITHIN_S) -> Any:
+    async def told_order(self, reqid: str) -> BrokerOrder | None:
         """What it says of an order, as soon as it can tell; Failed if it cannot."""
         begun_s = trio.current_time()
         while True:
             try:
                 return await self.order(reqid)
             except Told as error:
-                if not error.known or trio.current_time() - begun_s > within_s:
+                if not error.known or trio.current_time() - begun_s > WITHIN_S:
                     raise
             await trio.sleep(_POLL_S)
 
