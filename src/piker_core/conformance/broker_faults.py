@@ -13,7 +13,7 @@ from piker_core.conformance.report import Failed, NotApplicable, Passed
 from piker_core.conformance.stage import Stage
 from piker_core.conformance.trader import FAR, Trader
 
-BURST = 120
+BURST = 80
 AGAIN_S = 1.5
 """How long to look whether something is sent again."""
 
@@ -88,7 +88,10 @@ async def check_cut(stage: Stage) -> Passed:
     refuse = stage.fault("refuse_connections")
     missed = await trader.rest()
     price = trader.truth(missed).price
-    kept = await trader.rest(size=trader.terms.size)
+    behind = trader.make("buy", price - 8 * trader.mkt.price_tick)
+    kept = str(behind.reqid)
+    await trader.submit(behind)
+    await trader.until_status(kept, "open")
     since, begun_ns = len(trader.said), time.time_ns()
     refuse()
     cut()
