@@ -163,8 +163,8 @@ class OrderClient:
             self.sink.send_nowait(message)
 
     def _note(self, status: Status) -> None:
-        """Keep the newest status; an error about an order that goes on is none."""
-        if status.resp != "error" or status.oid not in self.dialogs:
+        """Keep the newest status; an error about a request changes no order."""
+        if not status.about_request or status.oid not in self.dialogs:
             self.dialogs[status.oid] = status
 
     def _hold(self, position: BrokerdPosition) -> None:
