@@ -23,6 +23,7 @@ from piker_core.ems.ledger import (
     END_NS,
     LATE_NS,
     Book,
+    Known,
     Ledger,
     Mark,
     Terms,
@@ -253,13 +254,31 @@ def _load(
 ) -> None:
     midnight = now_ns - now_ns % DAY_NS
     holding, after = _sum_before(connection, symbol, midnight - LATE_NS)
-    book = Book(Line(holding, after))
+    book = Book(Line(holding, after), _known_before(connection, symbol, after))
     for transaction, place in _rows(connection, symbol, after):
         book.put(transaction, place)
     (order,) = connection.execute(
         "SELECT coalesce(max(seq), 0) FROM transactions"
     ).fetchone()
     ledger.begin(symbol, book, order)
+
+
+def _known_before(
+    connection: sqlite3.Connection, symbol: str, after: Place | None
+) -> dict[str, Known]:
+    """What is known of the day before a place, what is there included."""
+    if after is None:
+        return {}
+    rows = connection.execute(
+        "SELECT tid, revision, tells_fee, time_ns, first FROM transactions WHERE "
+        "symbol = ? AND time_ns >= ? AND (time_ns, first) <= (?, ?) "
+        "ORDER BY revision, tells_fee",
+        (symbol, after.time_ns - DAY_NS, *after),
+    )
+    return {
+        tid: Known(revision, bool(tells_fee), Place(time_ns, first))
+        for tid, revision, tells_fee, time_ns, first in rows
+    }
 
 
 def _rows(
