@@ -469,8 +469,8 @@ def test_a_late_fill_of_yesterday_changes_what_the_day_began_with() -> None:
 def test_a_fill_that_a_correction_moves_to_today_was_not_there_when_it_began() -> None:
     ledger = Ledger("kraken", "paper")
     ledger.apply([fill("a", 1, 100, time_ns=TODAY - 1)])
-    ledger.day_profit(price_of(xbt=100), TODAY, XBT)
-    assert ledger.day_profit(price_of(xbt=110), NOW, XBT) == 10
+    ledger.day_profit(price_of(xbt=90), TODAY, XBT)
+    assert ledger.day_profit(price_of(xbt=110), NOW, XBT) == 20
     ledger.apply([fill("a", 1, 105, revision=1)])
     assert ledger.day_profit(price_of(xbt=110), NOW, XBT) == 5
 
