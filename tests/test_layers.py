@@ -18,8 +18,14 @@ COMPILED = 1
 WORDS = 2
 RESOURCES = 3
 FLOORS = {
-    COMPILED: ("core.native", "core.rings", "core.ticks", "core.fold", "core.engine"),
-    WORDS: ("digest", "dtypes", "errors", "fqme", "messages", "orders", "steps", "symbols"),
+    COMPILED: (
+        *("core.native", "core.rings", "core.ticks", "core.fold", "core.engine"),
+        "core.triggers",
+    ),
+    WORDS: (
+        *("digest", "dtypes", "errors", "fqme", "messages", "orders", "steps"),
+        "symbols",
+    ),
     RESOURCES: (
         *("broker", "channel", "config", "provider", "segments", "tasks", "waiting"),
         *("calendars", "symbol_cache", "symbol_search", "symbol_table"),
@@ -54,6 +60,7 @@ INCLUDES = {
     "sums.h": set(),
     "fold.h": {"ids.h", "ring.h", "sessions.h", "sums.h", "ticks.h"},
     "market.h": {"fold.h"},
+    "triggers.h": {"ring.h", "ticks.h"},
     "recover.h": {"market.h"},
 }
 

@@ -23,6 +23,7 @@ The floors, lower ones know nothing of higher ones:
     history      4  fills rings with what was before, backfill a store; fetch asks the
                     venues for it; keeper stores what the rings get
     replay       4  a journal into rings; recorder writes one
+    ems          5  open_ems: orders, and the gateway that keeps them
     conformance  5  is a provider what the contract says: the kit behind `check`
     cli          6  the command line
 
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
         TICK_TYPES,
         BarFlag,
     )
+    from piker_core.ems import OrderClient, open_ems
     from piker_core.errors import (
         BadTick,
         ConfigError,
@@ -86,6 +88,7 @@ _ROOMS = {
     "core.rings": ("BarReader", "attach_bars"),
     "core.ticks": ("TickCursor", "TickReader", "attach_ticks"),
     "dtypes": ("GAP_DTYPE", "OHLCV_DTYPE", "TICK_DTYPE", "TICK_TYPES", "BarFlag"),
+    "ems": ("OrderClient", "open_ems"),
     "errors": (
         "BadTick",
         "ConfigError",
@@ -154,6 +157,7 @@ __all__ = [
     "NoData",
     "NotFound",
     "Order",
+    "OrderClient",
     "OrderError",
     "PikerError",
     "ProviderError",
@@ -171,6 +175,7 @@ __all__ = [
     "attach_ticks",
     "fold_ticks",
     "list_segments",
+    "open_ems",
     "open_engine",
     "open_feed",
     "open_store",

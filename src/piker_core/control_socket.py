@@ -28,11 +28,15 @@ _sockets: "weakref.WeakSet[socket.socket]" = weakref.WeakSet()
 
 
 def socket_paths(provider: str, namespace: str) -> list[Path]:
-    """Where the socket of a provider's writer is made, then where else it may be.
+    """Where the socket of a provider's writer is made, then where else it may be."""
+    return paths_of(ring_name(namespace, provider))
 
-    The runtime folder comes first; a writer without one uses the temporary folder.
+
+def paths_of(name: str) -> list[Path]:
+    """Where a socket of this name is made, then where else it may be.
+
+    The runtime folder comes first; who has none uses the temporary folder.
     """
-    name = ring_name(namespace, provider)
     runtime = Path(os.environ.get("XDG_RUNTIME_DIR") or "")
     if not runtime.is_absolute():
         runtime = RUN_USER / str(os.geteuid())
@@ -44,12 +48,17 @@ def socket_paths(provider: str, namespace: str) -> list[Path]:
 
 
 def listen(provider: str, namespace: str) -> tuple[socket.socket, Path]:
-    """A listening socket of mode 0600, and its file. For who holds the writer's lock.
+    """`listen_at`, for the writer of a provider's rings, who holds its lock."""
+    return listen_at(ring_name(namespace, provider))
 
-    The socket of a dead writer is replaced. Raises PikerError where the folder or the
+
+def listen_at(name: str) -> tuple[socket.socket, Path]:
+    """A listening socket of mode 0600, and its file. For who holds the lock to it.
+
+    The socket of one that died is replaced. Raises PikerError where the folder or the
     file is not this user's own, OSError.
     """
-    path = socket_paths(provider, namespace)[0]
+    path = paths_of(name)[0]
     if len(os.fsencode(path)) > MOST_PATH:
         raise PikerError(
             f"the control socket {path} would have a name of more than {MOST_PATH} "
@@ -70,11 +79,16 @@ def listen(provider: str, namespace: str) -> tuple[socket.socket, Path]:
 
 
 def connect(provider: str, namespace: str) -> socket.socket | None:
-    """A connection to the writer, None if no process of this user's listens. At once.
+    """`connect_to` the writer of a provider's rings."""
+    return connect_to(ring_name(namespace, provider))
+
+
+def connect_to(name: str) -> socket.socket | None:
+    """A connection, None if no process of this user's listens there. At once.
 
     Raises BlockingIOError when more are waiting to be let in than there is room for.
     """
-    for path in socket_paths(provider, namespace):
+    for path in paths_of(name):
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         sock.setblocking(False)
         try:

@@ -90,8 +90,8 @@ class Order(_Numbers, tag="order", frozen=True):
     "ioc" and "fok" not at all. `post_only`: canceled rather than taking. `reduce_only`:
     never makes a position larger. `stop`: kept until a trade reaches this price, then a
     limit order at `price`. `trail`: kept until the price has come back by so much from
-    its best since; then a limit order at the price of that trade, or at `price` if that
-    is better for it. `oco`: of orders that share this name one is filled; the others
+    its best since, then a limit order at `price`, which may be well through the market.
+    `oco`: of orders that share this name one is filled; the others
     are canceled.
     """
 
@@ -280,6 +280,12 @@ class Status(_Numbers, tag="status", frozen=True):
     brokerd_msg: BrokerdMessage | None = None
     seq: int = 0
     version: int = 1
+
+    @property
+    def about_request(self) -> bool:
+        """An error about an update, a cancel, or an order whose oid was used before."""
+        is_order = isinstance(self.req, Order) and self.reqid is not None
+        return self.resp == "error" and not is_order
 
 
 class Transaction(_Numbers, tag="transaction", frozen=True):

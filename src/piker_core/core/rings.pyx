@@ -239,6 +239,16 @@ cdef class BarReader:
         return (<double *>&word)[0]
 
     @property
+    def price_tick(self) -> str:
+        """The step of the market's prices, as its writer gave it."""
+        return (<bytes>self._mapped().identity.price_tick).decode("ascii", "replace")
+
+    @property
+    def size_tick(self) -> str:
+        """The step of the market's sizes, as its writer gave it."""
+        return (<bytes>self._mapped().identity.size_tick).decode("ascii", "replace")
+
+    @property
     def about(self) -> bytes:
         """What the provider says of the market, JSON text; empty if nothing."""
         cdef char[512] text

@@ -177,6 +177,11 @@ class Ledger:
             return False
         return True
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether there never was a transaction."""
+        return not self._books
+
     def size(self, symbol: str) -> Decimal:
         """What is held of a market now."""
         book = self._books.get(symbol)

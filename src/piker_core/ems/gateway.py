@@ -1,0 +1,346 @@
+"""All orders of one account, without clock, disk or wire: what comes in, what follows.
+
+1. Whatever comes in changes the gateway at once and leaves what follows from it in
+   `turn`: what is to be stored, then done at the broker, then told. Nothing of it may
+   be done before it is stored.
+2. Every request of a client is answered by a `Status` at least: the order's next one,
+   or an "error" that names why. An error about an order that goes on changes nothing.
+3. A message of a broker that belongs to no order of ours, or says nothing new, is
+   counted. A fill that belongs to none is in the ledger all the same.
+"""
+
+from decimal import Decimal
+
+from piker_core.ems.lifecycle import Dialog
+from piker_core.ems.turn import Orders, Request
+from piker_core.errors import PikerError
+from piker_core.orders import (
+    BrokerdError,
+    BrokerdFill,
+    BrokerdMessage,
+    BrokerdOrderAck,
+    BrokerdStatus,
+    Cancel,
+    Order,
+    Update,
+)
+
+
+class Gateway(Orders):
+    """The orders of one account at one broker. `mode`: "paper" or "live"."""
+
+    # ---- requests of clients --------------------------------------------------------
+
+    def ask(self, session: str, request: Request) -> None:
+        """An order, an update or a cancel of a client."""
+        self.counters["requests"] += 1
+        try:
+            if isinstance(request, Order):
+                self._order(session, request)
+            elif isinstance(request, Update):
+                self._update(session, request)
+            else:
+                self._cancel(session, request)
+        except PikerError as error:
+            self.refuse(session, request, str(error))
+
+    def refuse(self, session: str, request: Request, reason: str) -> None:
+        """Answer a request with an error; nothing else happens."""
+        self.counters["refused"] += 1
+        symbol = request.symbol if isinstance(request, Order | Cancel) else ""
+        told = BrokerdError(reason=reason, oid=request.oid, symbol=symbol)
+        self._say(None, "error", told, oid=request.oid, asker=session, req=request)
+
+    def _order(self, session: str, order: Order) -> None:
+        if order.oid in self.living or self._is_used(order.oid):
+            raise PikerError(
+                f"oid {order.oid!r} was used before: every order has its own"
+            )
+        self._check_place(order)
+        mkt = self._around.find_market(order.symbol)
+        order = self._steps(order, mkt)
+        self._check_risk(order, mkt, None)
+        dialog = Dialog(
+            order=order,
+            session=session,
+            reqid=self._around.new_reqid(),
+            state="dark_open" if _is_kept(order) else "pending",
+            began_ns=self._around.now_ns(),
+        )
+        self.living[order.oid] = self.by_reqid[dialog.reqid] = dialog
+        if dialog.kept_here:
+            self.turn.to_arm.append(dialog)
+        else:
+            self._send_new(dialog)
+        self._say(dialog, dialog.state, None, req=order)
+
+    def _check_place(self, order: Order) -> None:
+        """Raises PikerError for an order that belongs to another account or broker."""
+        if order.account != self.account:
+            raise PikerError(
+                f"account {order.account!r} is not the one that is open, "
+                f"{self.account!r}"
+            )
+        if order.brokers and self.broker not in order.brokers:
+            raise PikerError(
+                f"brokers {order.brokers} do not include {self.broker!r}, "
+                "the only one here"
+            )
+        if order.exec_mode == "paper" and self.mode != "paper":
+            raise PikerError(
+                'exec_mode "paper" in live mode: open_ems(..., mode="paper") for it'
+            )
+
+    def _update(self, session: str, update: Update) -> None:
+        dialog = self._living(update.oid)
+        if dialog.cancel_called or dialog.cancel_waits:
+            raise PikerError(f"order {update.oid!r} is being canceled")
+        mkt = self._around.find_market(dialog.order.symbol)
+        wanted = self._steps(dialog.updated(update), mkt)
+        self._check_risk(wanted, mkt, dialog)
+        if dialog.kept_here:
+            dialog.order = wanted
+            self.turn.to_disarm.append(dialog.oid)
+            self.turn.to_arm.append(dialog)
+            self._say(dialog, "dark_open", None, req=update, asker=session)
+        elif wanted.size <= dialog.filled:
+            self._ask_cancel(dialog)
+        elif dialog.asked:
+            dialog.waiting.append(update)
+            self._touch(dialog)
+        else:
+            self._send_update(dialog, wanted)
+
+    def _cancel(self, session: str, cancel: Cancel) -> None:
+        dialog = self._living(cancel.oid)
+        if dialog.kept_here:
+            self.turn.to_disarm.append(dialog.oid)
+            self._end(dialog, "canceled", "canceled by the strategy", req=cancel)
+        elif dialog.cancel_called or dialog.cancel_waits:
+            raise PikerError(f"order {cancel.oid!r} is being canceled already")
+        else:
+            self._ask_cancel(dialog)
+
+    def _is_used(self, oid: str) -> bool:
+        """Whether an order of this name was there, stored already or not."""
+        return oid in self.turn.dirty or self._around.is_used(oid)
+
+    def _living(self, oid: str) -> Dialog:
+        dialog = self.living.get(oid)
+        if dialog is None:
+            what = "has ended" if self._is_used(oid) else "is unknown"
+            raise PikerError(f"order {oid!r} {what}: there is nothing to change")
+        return dialog
+
+    def cancel_all(self, session: str | None = None) -> None:
+        """Cancel what lives: of one client, or all."""
+        for dialog in list(self.living.values()):
+            mine = session is None or dialog.session == session
+            if mine and not (dialog.cancel_called or dialog.cancel_waits):
+                self._cancel("", Cancel(oid=dialog.oid))
+
+    def fired(self, oid: str, price: Decimal, time_ns: int) -> None:
+        """A trigger was reached, by a trade at this price."""
+        dialog = self.living.get(oid)
+        if dialog is None or not dialog.hear("trigger"):
+            self.counters["ignored"] += 1
+            return
+        self.turn.to_disarm.append(oid)
+        reason = f"a trade at {price} at {time_ns}"
+        if dialog.order.action == "alert":
+            self._end(dialog, "triggered", reason)
+            return
+        self._say(dialog, "triggered", None, reason=reason)
+        self._cancel_group(dialog)
+        try:
+            mkt = self._around.find_market(dialog.order.symbol)
+            dialog.order = self._steps(dialog.order, mkt)
+            self._check_risk(dialog.order, mkt, dialog)
+        except PikerError as error:
+            dialog.hear("refused")
+            told = BrokerdError(reason=str(error), oid=oid, reqid=dialog.reqid)
+            self._bury(dialog)
+            self._say(dialog, "error", told, req=dialog.order)
+            return
+        dialog.hear("send")
+        self._send_new(dialog)
+
+    def _cancel_group(self, dialog: Dialog) -> None:
+        """One of a group has its turn: the others are canceled."""
+        for other in list(self.living.values()):
+            same = dialog.order.oco and other.order.oco == dialog.order.oco
+            if same and other is not dialog:
+                if other.kept_here:
+                    self.turn.to_disarm.append(other.oid)
+                    reason = f"order {dialog.oid!r} of group {other.order.oco!r} went"
+                    self._end(other, "canceled", reason)
+                elif not (other.cancel_called or other.cancel_waits):
+                    self._ask_cancel(other)
+
+    # ---- what the broker says -------------------------------------------------------
+
+    def heard(self, message: BrokerdMessage) -> None:
+        """A message of the broker, whatever came before it."""
+        if isinstance(message, BrokerdFill):
+            self._fill(message)
+        elif isinstance(message, BrokerdStatus):
+            self._status(message)
+        elif isinstance(message, BrokerdOrderAck):
+            self._ack(message)
+        elif isinstance(message, BrokerdError):
+            self._refused(message)
+        else:
+            self.counters["ignored"] += 1  # positions are compared by the desk
+
+    def _ack(self, ack: BrokerdOrderAck) -> None:
+        dialog = self.by_reqid.get(str(ack.reqid))
+        if dialog is None:
+            self.counters["foreign"] += 1
+            return
+        dialog.acked = True
+        dialog.broker_id = ack.broker_id or dialog.broker_id
+        self._touch(dialog)
+        if dialog.asked == "update" and dialog.asked_update is not None:
+            self._updated(dialog)
+        elif dialog.asked == "new":
+            self._answered(dialog)
+
+    def _updated(self, dialog: Dialog) -> None:
+        """The broker has taken an update."""
+        assert dialog.asked_update is not None
+        dialog.order = dialog.asked_update
+        if dialog.hear("open"):
+            self._say(dialog, "open", None)
+        self._answered(dialog)
+        self._settle(dialog)
+
+    def _status(self, status: BrokerdStatus) -> None:
+        dialog = self.by_reqid.get(str(status.reqid))
+        if dialog is None:
+            self.counters["foreign"] += 1
+            return
+        dialog.acked = True
+        dialog.broker_id = status.broker_id or dialog.broker_id
+        if status.status in ("closed", "canceled"):
+            dialog.ending = "closed" if status.status == "closed" else "canceled"
+            dialog.ending_filled = max(status.filled, dialog.ending_filled)
+            dialog.reason = status.reason or dialog.reason
+            self._settle(dialog)
+            return
+        if status.status == "open" and dialog.asked == "new":
+            self._answered(dialog)
+        if status.status == "open" and dialog.state == "pending":
+            dialog.hear("open")
+            self._say(dialog, "open", None)
+        else:
+            self.counters["repeated"] += 1
+        self._touch(dialog)
+
+    def _fill(self, fill: BrokerdFill) -> None:
+        dialog = self.by_reqid.get(str(fill.reqid)) or self._ended.get(str(fill.reqid))
+        if dialog is None:
+            self.counters["foreign"] += 1
+            self._record(fill, None)
+            return
+        news = dialog.fill(fill)
+        if not news:
+            self.counters["repeated"] += 1
+            return
+        self._record(fill, dialog)
+        self._touch(dialog)
+        if news != "fill":
+            return
+        self.counters["fills"] += 1
+        dialog.acked = True
+        if dialog.asked == "new":
+            self._answered(dialog)
+        dialog.hear("fill")
+        self._say(dialog, "fill", fill)
+        self._cancel_group(dialog)
+        self._settle(dialog)
+
+    def _settle(self, dialog: Dialog) -> None:
+        """End the order if all that it waits for is here."""
+        if dialog.ended:
+            return
+        if dialog.filled >= dialog.order.size and dialog.asked != "update":
+            self._end(dialog, "closed")
+        elif dialog.ending and dialog.filled >= dialog.ending_filled:
+            self._end(dialog, dialog.ending, dialog.reason)
+        else:
+            self._touch(dialog)
+
+    def _refused(self, error: BrokerdError) -> None:
+        dialog = self.by_reqid.get(str(error.reqid)) or self.living.get(error.oid)
+        if dialog is None or dialog.kept_here:
+            self.counters["foreign"] += 1
+            return
+        if dialog.asked == "new":
+            dialog.hear("refused")
+            self._bury(dialog)
+        elif not dialog.asked:
+            self.counters["ignored"] += 1
+            return
+        dialog.cancel_called = dialog.cancel_called and dialog.asked != "cancel"
+        self._say(dialog, "error", error, req=_asked(dialog))
+        if not dialog.ended:
+            self._answered(dialog)
+            self._settle(dialog)
+
+    def not_sent(self, reqid: str, reason: str) -> None:
+        """A request was certainly not sent."""
+        dialog = self.by_reqid.get(reqid)
+        if dialog is not None:
+            self._refused(BrokerdError(reason=reason, oid=dialog.oid, reqid=reqid))
+
+    def not_known(self, reqid: str, reason: str) -> None:
+        """The broker does not know an order, however often it was asked."""
+        dialog = self.by_reqid.get(reqid)
+        if dialog is None:
+            return
+        if dialog.acked:
+            dialog.ending, dialog.reason = "canceled", reason
+            dialog.ending_filled = dialog.filled
+            self._settle(dialog)
+        else:
+            self.not_sent(reqid, reason)
+
+    def in_doubt(self, reqid: str) -> None:
+        """It is not known whether the request at the broker was done."""
+        dialog = self.by_reqid.get(reqid)
+        if dialog is not None and dialog.asked:
+            dialog.unknown = True
+            self._touch(dialog)
+
+    def found(self, reqid: str, price: Decimal, size: Decimal) -> None:
+        """The broker was asked, and has an order so: what was in doubt is known."""
+        dialog = self.by_reqid.get(reqid)
+        if dialog is None or dialog.ended:
+            return
+        dialog.acked = True
+        wanted = dialog.asked_update
+        if wanted is not None and (wanted.price, wanted.size) == (price, size):
+            self._updated(dialog)
+        elif dialog.asked and dialog.unknown:
+            if dialog.asked != "new":
+                reason = (
+                    f"the {dialog.asked} was not done, the broker's answer was lost"
+                )
+                told = BrokerdError(reason=reason, oid=dialog.oid, reqid=reqid)
+                dialog.cancel_called = False
+                self._say(dialog, "error", told, req=_asked(dialog))
+            self._answered(dialog)
+
+
+def _is_kept(order: Order) -> bool:
+    """Whether an order waits here for its trigger."""
+    stops = order.stop is not None or order.trail is not None
+    return order.action == "alert" or order.exec_mode == "dark" or stops
+
+
+def _asked(dialog: Dialog) -> Request:
+    """The request about an order that is at the broker."""
+    wanted = dialog.asked_update
+    if dialog.asked == "update" and wanted is not None:
+        return Update(oid=dialog.oid, price=wanted.price, size=wanted.size)
+    return Cancel(oid=dialog.oid) if dialog.asked == "cancel" else dialog.order

@@ -1,0 +1,82 @@
+"""What a client and the gateway of an account say to each other over its socket.
+
+Framed as docs/control.md has it: four bytes of length, big-endian, and a msgpack map.
+A client says `Hello` first and hears `Welcome`; then it says `Ask`s, numbered from 1
+without a hole, and hears a `Done` for each, when it is on disk, and, as they happen,
+`Status` and `BrokerdPosition`.
+"""
+
+import hashlib
+from pathlib import Path
+
+import msgspec
+
+from piker_core.orders import BrokerdPosition, Cancel, Order, Status, Update
+
+VERSION = 1
+MOST = 1 << 24
+"""Bytes of a message."""
+
+
+class Hello(msgspec.Struct, frozen=True, tag="hello", tag_field="msg"):
+    """Who a client is. `seq`: the last status it has heard of, -1 for a new one.
+
+    `cancels`: its orders are canceled when it is gone. `symbols`: what it will trade.
+    """
+
+    session: str
+    seq: int = -1
+    cancels: bool = False
+    symbols: list[str] = []
+    version: int = VERSION
+
+
+class Welcome(msgspec.Struct, frozen=True, tag="welcome", tag_field="msg"):
+    """How things stand. `number`: of the client's asks, the last that was done."""
+
+    number: int
+    seq: int
+    accounts: list[str]
+    positions: list[BrokerdPosition]
+    dialogs: list[Status]
+    version: int = VERSION
+
+
+class Refused(msgspec.Struct, frozen=True, tag="refused", tag_field="msg"):
+    """A client is not let in, or let go."""
+
+    reason: str
+
+
+class Ask(msgspec.Struct, frozen=True, tag="ask", tag_field="msg"):
+    """A request of a client."""
+
+    number: int
+    request: Order | Update | Cancel
+
+
+class Kill(msgspec.Struct, frozen=True, tag="kill", tag_field="msg"):
+    """Cancel every order of the account."""
+
+    number: int
+
+
+class Done(msgspec.Struct, frozen=True, tag="done", tag_field="msg"):
+    """A request is on disk, or, with an error, is not and never will be."""
+
+    number: int
+    error: str = ""
+
+
+Told = Status | BrokerdPosition | Done
+FromGateway = Welcome | Refused | Done | Status | BrokerdPosition
+FromClient = Hello | Ask | Kill
+
+decode_told = msgspec.msgpack.Decoder(FromGateway).decode
+decode_asked = msgspec.msgpack.Decoder(FromClient).decode
+
+
+def socket_name(folder: Path, broker: str, account: str) -> str:
+    """The file name of the socket of an account's gateway."""
+    place = f"{folder.resolve()}|{broker}|{account}".encode()
+    return f"ems{hashlib.blake2b(place, digest_size=12).hexdigest()}"

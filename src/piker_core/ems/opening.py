@@ -1,0 +1,289 @@
+"""`open_ems`: orders of one account, for as many strategies and processes as want it.
+
+1. Whoever first opens an account holds its lock and runs its gateway; others are
+   clients of it over its socket.
+2. When that process ends or dies, one of the others takes over: it reads what is
+   stored, asks the broker what has become of it, and goes on. Requests that were not
+   done then are said again by the clients, by themselves.
+"""
+
+import logging
+import uuid
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from types import ModuleType
+from typing import Literal
+
+import msgspec
+import trio
+
+from piker_core.config import (
+    AccountConfig,
+    EmsConfig,
+    config_path,
+    load_named,
+    load_section,
+    state_folder,
+)
+from piker_core.control import Link, LinkError
+from piker_core.control_socket import close_in_children, connect_to
+from piker_core.core.rings import attach_bars, checked_namespace
+from piker_core.ems.client import Message, OrderClient, Positions
+from piker_core.ems.database import Database, open_database
+from piker_core.ems.desk import Asked, Desk, Entering, Seat
+from piker_core.ems.link import MOST, Welcome, socket_name
+from piker_core.ems.live import LiveBroker
+from piker_core.ems.markets import Markets
+from piker_core.ems.paper_broker import PaperBroker
+from piker_core.ems.risk import Risk, RiskConfig
+from piker_core.ems.server import Server, follow, listening
+from piker_core.errors import ConfigError, NotFound, PikerError, WriterBusy
+from piker_core.feed import open_feed
+from piker_core.fqme import parse_fqme
+from piker_core.orders import Cancel, Order, Status, Update
+from piker_core.provider import find_provider
+from piker_core.tasks import Backoff, open_nursery
+
+PAPER = "paper"
+"""The account of paper orders."""
+FLUSH_S = 10.0
+"""How long requests that were made without waiting are waited for at the end."""
+Mode = Literal["paper", "live"]
+Opened = tuple[
+    OrderClient,
+    trio.MemoryReceiveChannel[Message],
+    Positions,
+    list[str],
+    dict[str, Status],
+]
+
+log = logging.getLogger("piker_core.ems")
+
+
+class Place(msgspec.Struct, frozen=True):
+    """Which orders: of an account at a broker, kept in a folder, on rings."""
+
+    broker: str
+    account: str
+    mode: Mode
+    namespace: str
+    folder: Path
+    symbols: list[str]
+
+    @property
+    def socket(self) -> str:
+        """The file name of the gateway's socket."""
+        return socket_name(self.folder, self.broker, self.account)
+
+
+def find_place(
+    fqmes: str | Sequence[str], mode: str, account: str | None, namespace: str | None
+) -> Place:
+    """Where the orders of these markets are kept. Raises PikerError, ConfigError."""
+    symbols = [fqmes] if isinstance(fqmes, str) else list(fqmes)
+    brokers = {parse_fqme(symbol)[1] for symbol in symbols}
+    if len(brokers) != 1:
+        raise PikerError(
+            f"open_ems() takes markets of one provider, not {sorted(brokers)}: "
+            "open one for each"
+        )
+    if mode not in ("paper", "live"):
+        raise PikerError(f"mode {mode!r:.40} must be paper or live")
+    broker = brokers.pop()
+    name = account or (PAPER if mode == "paper" else broker)
+    if not name.replace("-", "").replace("_", "").isalnum() or not name.isascii():
+        raise PikerError(f"account {name!r:.40} must be of letters, digits, - and _")
+    if mode == "live":
+        _check_live(name, broker)
+    return Place(
+        broker=broker,
+        account=name,
+        mode="live" if mode == "live" else "paper",
+        namespace=checked_namespace(namespace),
+        folder=state_folder(),
+        symbols=symbols,
+    )
+
+
+def _check_live(account: str, broker: str) -> None:
+    """Real orders need to be allowed. Raises ConfigError."""
+    config = load_named("account", account, AccountConfig)
+    if account == PAPER:
+        raise ConfigError(f"account {PAPER!r} is the paper engine's: name another")
+    if not config.live:
+        raise ConfigError(
+            f"real orders of account {account!r} are not allowed: set live = true "
+            f"under [account.{account}] in {config_path()}"
+        )
+    if config.broker not in ("", broker):
+        raise ConfigError(
+            f"account {account!r} is one of {config.broker}, not of {broker}: see "
+            f"[account.{account}] in {config_path()}"
+        )
+
+
+@asynccontextmanager
+async def open_ems(
+    fqmes: str | Sequence[str],
+    *,
+    mode: str = "paper",
+    account: str | None = None,
+    namespace: str | None = None,
+    client: str | None = None,
+    cancel_on_disconnect: bool = False,
+) -> AsyncIterator[Opened]:
+    """Open the orders of an account: `(client, stream, positions, accounts, dialogs)`.
+
+    `fqmes`: markets of one provider that will be traded; their rings are attached to,
+    and fed by this process if nobody does. `mode`: "paper" fills on the real quotes;
+    "live" sends to the provider, and needs `live = true` under `[account.NAME]`.
+    `account`: "paper", or by default named as the provider. `client`: a name under
+    which a strategy that was restarted gets its own orders back; without one it gets
+    those whose client is gone. `cancel_on_disconnect`: its orders are canceled when it
+    is gone, however it went.
+
+    `stream` yields `Status` and `BrokerdPosition`, in order, none lost; `positions` is
+    `{(broker, account): {fqme: BrokerdPosition}}` and `dialogs` `{oid: Status}`, kept
+    up to date. Raises NotFound for an unknown provider or market, ConfigError, what the
+    provider's dialog raises, PikerError for a database that cannot be used.
+    """
+    place = find_place(fqmes, mode, account, namespace)
+    own = OrderClient(
+        client or uuid.uuid4().hex, cancels=cancel_on_disconnect, symbols=place.symbols
+    )
+    async with open_nursery() as nursery:
+        nursery.start_soon(run_gateway, place, own)
+        await own.opened.wait()
+        try:
+            yield own, own.stream, own.positions, own.accounts, own.dialogs
+            with trio.move_on_after(FLUSH_S):
+                await own.flush()
+        finally:
+            nursery.cancel_scope.cancel()
+
+
+async def run_gateway(place: Place, client: OrderClient | None) -> None:
+    """Run the gateway of an account, or be a client of who does; until cancelled.
+
+    Raises what keeps it from opening; later that is tried again. Without a client,
+    WriterBusy if another process runs it.
+    """
+    backoff = Backoff(0.02, 1.0)
+    while True:
+        try:
+            await _serve(place, client)
+        except WriterBusy:
+            if client is None:
+                raise
+        except (PikerError, OSError) as error:
+            if client is None or not client.opened.is_set():
+                raise
+            log.warning("orders of %s: %s", place.account, error)
+        if client is not None and await _follow(place, client):
+            backoff.reset()
+        await trio.sleep(backoff.next_s())
+
+
+async def _follow(place: Place, client: OrderClient) -> bool:
+    """Be a client for as long as there is a gateway; False if there is none."""
+    try:
+        sock = connect_to(place.socket)
+        if sock is None:
+            return False
+        await follow(client, Link(close_in_children(sock), MOST))
+    except (OSError, LinkError, msgspec.MsgspecError) as error:
+        log.info("the gateway of %s: %s", place.account, error)
+        return False
+    return True
+
+
+async def _serve(place: Place, client: OrderClient | None) -> None:
+    """Hold the lock of an account and run its gateway. Raises WriterBusy."""
+    config = load_section("ems", EmsConfig)
+    risk = Risk(load_named("risk", place.account, RiskConfig))
+    async with AsyncExitStack() as stack:
+        database = stack.enter_context(
+            open_database(place.folder, place.broker, place.account, sync=config.sync)
+        )
+        provider = find_provider(place.broker)
+        await _feed(place, stack)
+        markets = stack.enter_context(Markets(place.broker, place.namespace))
+        for symbol in place.symbols:
+            markets.add(symbol)
+        sock = stack.enter_context(listening(place.socket))
+        async with open_nursery() as nursery:
+            desk = await _open_desk(
+                place, provider, database, markets, risk, config, nursery
+            )
+            nursery.start_soon(Server(desk, config.queue).run, sock)
+            if client is None:
+                await trio.sleep_forever()
+            _enter(desk, client)
+            try:
+                await trio.sleep_forever()
+            finally:
+                client.line_lost()
+
+
+async def _feed(place: Place, stack: AsyncExitStack) -> None:
+    """Have the markets fed by this process where nobody feeds them."""
+    missing = []
+    for symbol in place.symbols:
+        try:
+            with attach_bars(symbol, period=1, namespace=place.namespace) as bars:
+                if bars.writer_alive:
+                    continue
+        except NotFound:
+            pass
+        missing.append(symbol)
+    if missing:
+        await stack.enter_async_context(open_feed(missing, namespace=place.namespace))
+
+
+async def _open_desk(
+    place: Place,
+    provider: ModuleType,
+    database: Database,
+    markets: Markets,
+    risk: Risk,
+    config: EmsConfig,
+    nursery: trio.Nursery,
+) -> Desk:
+    """The desk at work, with its broker."""
+
+    def make(broker: PaperBroker | LiveBroker) -> Desk:
+        return Desk(
+            database,
+            markets,
+            broker,
+            place=(place.broker, place.account),
+            mode=place.mode,
+            risk=risk,
+            config=config,
+        )
+
+    if place.mode == "paper":
+        desk = make(PaperBroker(place.broker, place.account, markets))
+        await nursery.start(desk.run)
+        return desk
+    if not hasattr(provider, "open_trade_dialog"):
+        raise PikerError(f"provider {place.broker} takes no orders: use paper mode")
+    live = LiveBroker(provider.open_trade_dialog, account=place.account, config=config)
+    desk = make(live)
+    live.put, live.gateway = desk.put, lambda: desk.gateway
+    await nursery.start(desk.run)
+    await nursery.start(live.run, place.symbols)
+    return desk
+
+
+def _enter(desk: Desk, client: OrderClient) -> None:
+    """Give the client of this process its seat."""
+
+    def welcomed(seat: Seat, welcome: Welcome) -> None:
+        def post(number: int, request: Order | Update | Cancel | None) -> None:
+            desk.put(Asked(seat, number, request))
+
+        client.welcome(welcome, post)
+
+    desk.put(Entering(client.hello(), client.deliver, welcomed, here=True))

@@ -1,0 +1,124 @@
+"""The paper engine as the broker of a desk: it answers at once."""
+
+import time
+from collections.abc import Iterable, Sequence
+from typing import Any, get_args
+
+from piker_core.broker import BrokerOrder
+from piker_core.config import load_section
+from piker_core.ems.ledger import DAY_NS, Ledger
+from piker_core.ems.lifecycle import Dialog
+from piker_core.ems.markets import Markets
+from piker_core.ems.paper import PaperConfig, PaperEngine
+from piker_core.orders import (
+    BrokerdCancel,
+    BrokerdMessage,
+    BrokerdOrder,
+    Side,
+)
+
+_BACK = 1 << 16
+"""How many ticks back the last quote of a market is looked for."""
+
+
+class PaperBroker:
+    """Orders to a paper engine that sees the ticks of the rings."""
+
+    at_once = True
+
+    def __init__(self, broker: str, account: str, markets: Markets) -> None:
+        self.broker, self.account = broker, account
+        self._markets = markets
+        self._config = load_section("paper", PaperConfig)
+        self._engine = PaperEngine(broker, account, self._config)
+        self._added: set[str] = set()
+        self._states: dict[str, dict[str, Any]] = {}
+        self._day = time.time_ns() // DAY_NS
+        self._ledger = Ledger(broker, account)
+
+    def begin(self, dialogs: Sequence[Dialog], ledger: Ledger) -> None:
+        """Take over the orders that live, as they are stored."""
+        self._ledger = ledger
+        self._engine = PaperEngine(self.broker, self.account, self._config)
+        self._added.clear()
+        for fqme in self._markets.known:
+            self._add(fqme)
+        here = [d for d in dialogs if d.order.symbol in self._added]
+        self._states = {d.reqid: d.paper for d in here if d.paper}
+        self._engine.restore([_restored(d) for d in here], states=self._states)
+
+    def _add(self, fqme: str) -> None:
+        """Let the engine know a market, and what was last shown of it."""
+        mkt = self._markets.known[fqme]
+        ticks = self._markets.reader()
+        with ticks:
+            number = ticks.markets().index(fqme) if fqme in ticks.markets() else None
+            self._engine.add_market(
+                fqme,
+                price_tick=mkt.price_tick,
+                size_tick=mkt.size_tick,
+                currency=mkt.quote.name,
+                market_id=number,
+            )
+            end = self._markets.watch.position[1]
+            cursor = ticks.cursor(max(ticks.first, end - _BACK), markets=[fqme])
+            past = cursor.poll(_BACK)
+            self._engine.prime(fqme, past[past["seq"] < end])
+        self._engine.set_position(fqme, self._ledger.size(fqme))
+        self._added.add(fqme)
+
+    def take(self, message: BrokerdOrder | BrokerdCancel) -> Iterable[BrokerdMessage]:
+        """Send it; what the engine says of it."""
+        if message.symbol not in self._added:
+            self._add(message.symbol)
+        if isinstance(message, BrokerdCancel):
+            return self._engine.cancel(message, message.time_ns)
+        return self._engine.submit(message, message.time_ns)
+
+    def feed(self, ticks: Any) -> Iterable[BrokerdMessage]:
+        """What ticks make of the orders."""
+        return self._engine.feed(ticks)
+
+    def advance(self, now_ns: int) -> Iterable[BrokerdMessage]:
+        """Requests that arrive by now; at midnight UTC, the end of orders of a day."""
+        messages: list[BrokerdMessage] = [*self._engine.advance(now_ns)]
+        day = now_ns // DAY_NS
+        if day > self._day:
+            messages += self._engine.expire(day * DAY_NS)
+            self._day = day
+        return messages
+
+    @property
+    def due_ns(self) -> int | None:
+        """When the next request arrives."""
+        return self._engine.next_due_ns
+
+    def keep(self, dialogs: Iterable[Dialog]) -> Iterable[Dialog]:
+        """Orders whose place in a queue has changed since it was stored."""
+        for dialog in dialogs:
+            if not dialog.kept_here:
+                state = self._engine.state(dialog.reqid)
+                if state != dialog.paper:
+                    dialog.paper = state
+                    yield dialog
+
+    @property
+    def waits(self) -> bool:
+        """Whether an order rests, or is on its way."""
+        return bool(self._engine.orders()) or self._engine.next_due_ns is not None
+
+
+def _restored(dialog: Dialog) -> BrokerOrder:
+    order = dialog.order
+    assert order.action in get_args(Side)
+    return BrokerOrder(
+        reqid=dialog.reqid,
+        broker_id=dialog.broker_id,
+        symbol=order.symbol,
+        status="open",
+        action=order.action,  # type: ignore[arg-type]
+        price=order.price,
+        size=order.size,
+        filled=dialog.filled,
+        time_ns=dialog.began_ns,
+    )

@@ -1,0 +1,169 @@
+"""Ticks of one market for the paper engine: those that matter, found by numpy.
+
+A tick that no order waits for changes nothing but the best bid and ask, of which the
+last ones are enough. So it makes no difference how ticks are cut into batches.
+"""
+
+from collections.abc import Iterator
+from decimal import Decimal
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from piker_core.dtypes import TICK_TYPES
+from piker_core.ems.paper_book import PaperMarket, PaperOrder
+from piker_core.steps import quantize
+
+_BID, _ASK, _TRADE = 1, 2, 3
+_KINDS = np.zeros(1 << 16, np.uint8)
+for _name, _kind in (
+    *(("bid", _BID), ("bsize", _BID), ("ask", _ASK), ("asize", _ASK)),
+    ("trade", _TRADE),
+):
+    _KINDS[TICK_TYPES[_name]] = _kind
+_CHUNK = 512
+"""Ticks looked at before what matters is found anew: it changes with every fill."""
+_MARGIN = 0.75
+"""Price ticks by which floats may seem off; what is found is compared exactly."""
+_MOST_PRICES = 4096
+
+Interest = tuple[object, ...]
+
+
+class Tick(NamedTuple):
+    """A tick that matters, exactly."""
+
+    at: int
+    kind: int
+    price: Decimal
+    size: Decimal
+    time_ns: int
+    venue_ns: int
+
+
+def usable(ticks: NDArray[np.void]) -> NDArray[np.void]:
+    """Those with a price and a size that numbers of a market can be."""
+    price, size = ticks["price"], ticks["size"]
+    good = (price > 0) & (price < np.inf) & (size >= 0) & (size < np.inf)
+    return ticks if good.all() else ticks[good]
+
+
+class MarketTicks:
+    """The ticks of one market (rows of TICK_DTYPE), in order.
+
+    A tick's time is when it was received, or else the venue's.
+    """
+
+    def __init__(self, market: PaperMarket, rows: NDArray[np.void]) -> None:
+        self.market, self.rows = market, rows
+        self.kind = _KINDS[rows["type"]]
+        self.price = rows["price"]
+        received = rows["recv_ns"]
+        self.time = np.where(received > 0, received, rows["time_ns"])
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def first_after(self, start: int, time_ns: int) -> int:
+        """Place of the first tick from `start` on that is later than a time."""
+        later = np.flatnonzero(self.time[start:] > time_ns)
+        return start + int(later[0]) if len(later) else len(self.rows)
+
+    def run(self, start: int, stop: int) -> Iterator[Tick]:
+        """Give those of [start, stop) that matter to the market.
+
+        Who runs it stops at a change of `interest` and runs it again from the next.
+        """
+        for at in np.flatnonzero(self._matters(slice(start, stop))).tolist():
+            yield self._tick(start + at)
+
+    def end_of_chunk(self, start: int, stop: int) -> int:
+        """How far to `run` at once."""
+        return min(stop, start + _CHUNK) if any(interest(self.market)) else stop
+
+    def absorb(self, start: int, stop: int) -> None:
+        """Leave the market with the best bid and ask of the end of [start, stop)."""
+        kinds = self.kind[start:stop]
+        bids = start + np.flatnonzero(kinds == _BID)
+        asks = start + np.flatnonzero(kinds == _ASK)
+        for side, own, others, best in (
+            (self.market.bids, bids, asks, np.min),
+            (self.market.asks, asks, bids, np.max),
+        ):
+            if len(own):
+                tick = self._tick(int(own[-1]))
+                side.show(tick.price, tick.size, tick.time_ns)
+                others = others[others > own[-1]]
+            if len(others):
+                crossing = price_of(self.market, float(best(self.price[others])))
+                side.pass_by(crossing, int(self.time[others[0]]))
+
+    def _tick(self, at: int) -> Tick:
+        row, market = self.rows[at], self.market
+        return Tick(
+            at,
+            int(self.kind[at]),
+            price_of(market, float(row["price"])),
+            quantize(float(row["size"]), market.size_tick, "down"),
+            int(self.time[at]),
+            int(row["time_ns"]),
+        )
+
+    def _matters(self, part: slice) -> NDArray[np.bool_]:
+        market, price, kind = self.market, self.price[part], self.kind[part]
+        bid, ask, trade = kind == _BID, kind == _ASK, kind == _TRADE
+        found = np.zeros(len(kind), bool)
+        margin = _MARGIN * float(market.price_tick)
+        if market.buys:
+            top = float(market.buys[0].price) + margin
+            found |= (ask | trade) & (price <= top)
+            found |= bid & (price <= _queue_price(market.buys, -np.inf) + margin)
+        if market.sells:
+            bottom = float(market.sells[0].price) - margin
+            found |= (bid | trade) & (price >= bottom)
+            found |= ask & (price >= _queue_price(market.sells, np.inf) - margin)
+        if market.asks.taken:
+            low = float(min(market.asks.taken)) - margin
+            found |= (ask | bid) & (price >= low)
+        if market.bids.taken:
+            high = float(max(market.bids.taken)) + margin
+            found |= (ask | bid) & (price <= high)
+        if market.buys or market.sells:
+            found |= (kind > 0) & (self.time[part] <= market.latest_ns)
+        return found
+
+
+def interest(market: PaperMarket) -> Interest:
+    """What a market waits for; it has to be looked for anew when this changes."""
+    return (
+        id(market.buys[0]) if market.buys else 0,
+        id(market.sells[0]) if market.sells else 0,
+        _queue_price(market.buys, 0),
+        _queue_price(market.sells, 0),
+        *market.bids.taken,
+        *market.asks.taken,
+    )
+
+
+def is_trade(tick: Tick) -> bool:
+    return tick.kind == _TRADE
+
+
+def is_bid(tick: Tick) -> bool:
+    return tick.kind == _BID
+
+
+def price_of(market: PaperMarket, price: float) -> Decimal:
+    """The nearest price of a market, as a decimal."""
+    known = market.prices.get(price)
+    if known is None:
+        if len(market.prices) >= _MOST_PRICES:
+            market.prices.clear()
+        known = market.prices[price] = quantize(price, market.price_tick)
+    return known
+
+
+def _queue_price(orders: list[PaperOrder], none: float) -> float:
+    """The best price at which an order waits in a queue."""
+    return next((float(one.price) for one in orders if one.ahead != 0), none)
