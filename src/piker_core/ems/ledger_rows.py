@@ -13,7 +13,7 @@ import csv
 import sqlite3
 from collections.abc import Iterable, Iterator
 from decimal import Decimal
-from typing import TextIO
+from typing import Protocol
 
 import msgspec
 
@@ -93,6 +93,13 @@ WHERE NOT EXISTS (
 """Versions that count."""
 
 
+class SupportsWrite(Protocol):
+    """What text can be written to."""
+
+    def write(self, text: str, /) -> object:
+        """Write it."""
+
+
 def record(
     connection: sqlite3.Connection,
     broker: str,
@@ -114,7 +121,7 @@ def open_ledger(
 ) -> Ledger:
     """The ledger of an account, as it is in the file."""
     ledger = Ledger(broker, account)
-    for symbol, terms in _all_terms(connection):
+    for symbol, terms in stored_terms(connection).items():
         ledger.describe(symbol, terms)
     day = now_ns // DAY_NS
     marks = connection.execute("SELECT * FROM marks WHERE day = ?", [day])
@@ -159,19 +166,32 @@ def transactions(
     return (_transaction(row) for row in rows)
 
 
-def export_csv(connection: sqlite3.Connection, file: TextIO) -> int:
-    """Write all transactions that count, with a heading; returns how many."""
+def export_csv(
+    connection: sqlite3.Connection,
+    file: SupportsWrite,
+    *,
+    start_ns: int = 0,
+    end_ns: int | None = None,
+    symbol: str = "",
+) -> int:
+    """Write `transactions` with a heading, numbers without exponents; how many."""
     names = ("time_ns", *(name for name in _COLUMNS if name != "time_ns"))
-    writer = csv.writer(file)
+    writer = csv.writer(file, lineterminator="\n")
     writer.writerow(names)
     count = 0
-    for transaction in transactions(connection):
+    for transaction in transactions(connection, start_ns, end_ns, symbol):
         row = {name: getattr(transaction, name) for name in names}
         row |= {name: f"{row[name]:f}" for name in ("size", "price", "fee")}
         row["details"] = _details(transaction)
         writer.writerow(row.values())
         count += 1
     return count
+
+
+def stored_terms(connection: sqlite3.Connection) -> dict[str, Terms]:
+    """What markets are of, as far as it was saved."""
+    rows = connection.execute("SELECT symbol, currency, base, multiplier FROM terms")
+    return {row[0]: Terms(row[1], row[2], Decimal(row[3])) for row in rows}
 
 
 def save_terms(connection: sqlite3.Connection, symbol: str, terms: Terms) -> None:
@@ -304,11 +324,6 @@ def _symbols(connection: sqlite3.Connection) -> list[str]:
         "SELECT DISTINCT symbol FROM transactions ORDER BY symbol"
     )
     return [row[0] for row in rows]
-
-
-def _all_terms(connection: sqlite3.Connection) -> Iterator[tuple[str, Terms]]:
-    for symbol, currency, base, multiplier in connection.execute("SELECT * FROM terms"):
-        yield symbol, Terms(currency, base, Decimal(multiplier))
 
 
 def _transaction(row: tuple[object, ...]) -> Transaction:
