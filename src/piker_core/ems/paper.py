@@ -25,6 +25,8 @@ from piker_core.ems.paper_state import (
 )
 from piker_core.ems.paper_ticks import (
     MarketTicks,
+    TickRun,
+    by_market,
     interest,
     is_bid,
     is_trade,
@@ -191,62 +193,51 @@ class PaperEngine:
         venue's; it fills orders that went live before it.
         """
         names = self._ids if markets is None else markets
-        rows = usable(ticks)
-        self._venue.counts["ticks"] += len(rows)
+        self._venue.counts["ticks"] += len(ticks)
+
+        def find(number: int) -> PaperMarket | None:
+            return self._venue.markets.get(names.get(number, ""))
+
         said: list[tuple[int, Message]] = []
-        for number in np.unique(rows["market"]).tolist():
-            market = self._venue.markets.get(names.get(number, ""))
-            if market is not None:
-                places = np.flatnonzero(rows["market"] == number)
-                own = rows if len(places) == len(rows) else rows[places]
-                with localcontext(_EXACT):
-                    said += self._feed(market, MarketTicks(market, own), places)
+        with localcontext(_EXACT):
+            for run in by_market(ticks, find):
+                self._feed(run, said)
         said.sort(key=lambda pair: pair[0])
         return [message for _, message in said]
 
-    def _feed(
-        self, market: PaperMarket, ticks: MarketTicks, places: NDArray[np.intp]
-    ) -> list[tuple[int, Message]]:
+    def _feed(self, run: TickRun, said: list[tuple[int, Message]]) -> None:
         """Ticks of one market; each message with the place of the tick it came by."""
-        said: list[tuple[int, Message]] = []
-        start = 0
-        while start < len(ticks):
-            due = next((due for due in self._due if due.fqme == market.fqme), None)
-            stop = len(ticks)
+        start, fqme = 0, run.market.fqme
+        while start < len(run):
+            due = next((due for due in self._due if due.fqme == fqme), None)
+            stop = len(run)
             if due is not None:
-                stop = ticks.first_after(start, due.due_ns)
+                stop = run.first_after(start, due.due_ns)
             if due is not None and stop == start:
                 self._due.remove(due)
                 self._do(due.what, due.due_ns)
-                said += [(int(places[start]), one) for one in self._venue.said()]
+                said += [(run.place(start), one) for one in self._venue.said()]
             else:
-                start = self._match(market, ticks, start, stop, places, said)
-        return said
+                start = self._match(run, start, stop, said)
 
     def _match(
-        self,
-        market: PaperMarket,
-        ticks: MarketTicks,
-        start: int,
-        stop: int,
-        places: NDArray[np.intp],
-        said: list[tuple[int, Message]],
+        self, run: TickRun, start: int, stop: int, said: list[tuple[int, Message]]
     ) -> int:
         """Match up to `stop`, or until something else is waited for; returns where."""
-        stop = ticks.end_of_chunk(start, stop)
+        market, stop = run.market, run.end_of_chunk(start, stop)
         waits, awaited = interest(market), len(self._due)
-        for tick in ticks.run(start, stop):
+        for tick in run.run(start, stop):
             self._venue.counts["examined"] += 1
             if is_trade(tick):
                 market.trade(tick.price, tick.size, tick.time_ns)
             else:
                 market.quote(is_bid(tick), tick.price, tick.size, tick.time_ns)
             self._venue.tell_fills(market, tick.time_ns, tick.venue_ns)
-            said += [(int(places[tick.at]), one) for one in self._venue.said()]
+            said += [(run.place(tick.at), one) for one in self._venue.said()]
             if interest(market) != waits or len(self._due) != awaited:
                 stop = tick.at + 1
                 break
-        ticks.absorb(start, stop)
+        run.absorb(start, stop)
         return stop
 
     @property
