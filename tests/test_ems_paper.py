@@ -163,6 +163,15 @@ def test_cancellations_shorten_the_queue_in_proportion_only_if_asked_for(
     assert paper.filled("a") == given
 
 
+def test_what_is_left_of_a_queue_is_rounded_up_to_a_whole_size() -> None:
+    paper = Paper(bid=(-0.1, 0.00000002), cancels_ahead="proportional")
+    paper.order("a", "buy", -0.1, 1)
+    paper.show(bid=(-0.1, 0.00000005))
+    paper.show(bid=(-0.1, 0.00000003))
+    paper.trade(-0.1, 0.00000002)
+    assert paper.filled("a") == 0
+
+
 def test_a_trade_is_shared_in_order_of_price_then_of_time() -> None:
     paper = Paper()
     for reqid, offset in (("late", -10), ("low", -11), ("high", -9)):

@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from decimal import Decimal
 from pathlib import Path
+from random import Random
 from typing import Any, NamedTuple
 from unittest import mock
 
@@ -79,9 +80,41 @@ other_events = st.builds(
     reqid=st.sampled_from(REQIDS),
     more=st.just(()),
 )
-scripts = st.lists(
-    st.one_of(tick_events, tick_events, tick_events, order_events, other_events),
-    max_size=60,
+
+
+def walk(seed: int) -> list[Event]:
+    """A market that wanders, with orders on both sides of it and beyond."""
+    chance, events, middle = Random(seed), list[Event](), 0
+    more = ((), (), (), (("post_only", True),), (("tif", "ioc"),))
+    for _ in range(150):
+        middle += chance.choice((-1, 0, 0, 0, 0, 1))
+        wait, lag = chance.choice((0, 1, 1, 3)), chance.choice((0,) * 9 + (2,))
+        kind = chance.choice(("bid", "ask", "trade", "trade", "order", "other"))
+        size, reqid = chance.randrange(1, 6), chance.choice(REQIDS)
+        if kind in ("bid", "ask"):
+            away = chance.choice((0, 1, 1, 1, 2)) * (1 if kind == "ask" else -1)
+            events.append(Event(kind, wait, lag, middle + away, size))
+        elif kind == "trade":
+            away = chance.choice((-2, -1, -1, 0, 1, 1, 2))
+            events.append(Event(kind, wait, lag, middle + away, size))
+        elif kind == "order":
+            action, away = chance.choice((("buy", 1), ("sell", -1)))
+            offset = middle + away * chance.choice((-2, -1, -1, 0, 1, 2))
+            reqid += str(chance.randrange(6))
+            words = chance.choice(more)
+            events.append(Event(action, wait, 0, offset, 2 * size, reqid, words))
+        else:
+            what = chance.choice(("cancel", "advance"))
+            events.append(Event(what, wait, reqid=reqid + str(chance.randrange(6))))
+    return events
+
+
+scripts = st.one_of(
+    st.lists(
+        st.one_of(tick_events, tick_events, tick_events, order_events, other_events),
+        max_size=60,
+    ),
+    st.integers(0, 1 << 32).map(walk),
 )
 configs = st.sampled_from(
     [
@@ -111,6 +144,7 @@ class Run:
         self.now_ns = START_NS
         self.rows: list[tuple[str, float, float, int]] = []
         self.said: list[Message] = []
+        self.reqids: set[str] = set()
 
     def feed(self) -> list[Message]:
         rows, self.rows = self.rows, []
@@ -138,15 +172,10 @@ class Run:
         if event.what == "cancel":
             cancel = BrokerdCancel(**words, reqid=event.reqid)
             return self.hear(self.engine.cancel(cancel, self.now_ns))
-        order = BrokerdOrder(
-            **words,
-            reqid=event.reqid,
-            symbol=FQME,
-            price=price(event),
-            size=D(event.size),
-            action=event.what,
-            **dict(event.more),
-        )
+        self.reqids.add(event.reqid)
+        words |= {"action": event.what, **dict(event.more)}
+        size = D(event.size)
+        order = BrokerdOrder(**words, symbol=FQME, price=price(event), size=size)
         return self.hear(self.engine.submit(order, self.now_ns))
 
     def step(self, event: Event) -> None:
@@ -160,7 +189,7 @@ class Run:
         """Another engine that has what a store would have kept."""
         self.feed()
         old = self.engine
-        known = [old.order(reqid) for reqid in REQIDS]
+        known = [old.order(reqid) for reqid in sorted(self.reqids)]
         orders = [order for order in known if order is not None]
         states = {order.reqid: old.state(order.reqid) for order in orders}
         kept = json.loads(json.dumps([states, {FQME: old.market_state(FQME)}]))
@@ -183,12 +212,12 @@ def play(
 
 
 @settings(deadline=None, max_examples=300)
-@given(scripts, configs, st.sets(st.integers(0, 60)), st.integers(1, 9))
+@given(scripts, configs, st.sets(st.integers(0, 150)), st.integers(1, 9))
 def test_it_makes_no_difference_how_ticks_are_cut_into_batches(
     script: list[Event], config: PaperConfig, cuts: set[int], chunk: int
 ) -> None:
     whole = play(script, config)
-    assert play(script, config, cuts=range(60)) == whole
+    assert play(script, config, cuts=range(150)) == whole
     with mock.patch.multiple(paper_ticks, _FEW=0, _CHUNK=chunk):
         assert play(script, config) == whole
         assert play(script, config, cuts=cuts) == whole
@@ -210,7 +239,7 @@ def test_a_tick_that_is_not_looked_at_would_have_changed_nothing(
 
 
 @settings(deadline=None, max_examples=300)
-@given(scripts, at_once, st.sets(st.integers(0, 60), min_size=1, max_size=3))
+@given(scripts, at_once, st.sets(st.integers(0, 150), min_size=1, max_size=9))
 def test_an_engine_that_is_restored_goes_on_as_if_it_had_never_stopped(
     script: list[Event], config: PaperConfig, restarts: set[int]
 ) -> None:

@@ -58,6 +58,15 @@ def test_a_cancel_that_is_under_way_comes_too_late_for_a_trade_before_it() -> No
     assert paper.status("a") == "canceled"
 
 
+def test_a_cancel_never_overtakes_its_order_nor_comes_later_than_it_is_due() -> None:
+    paper = Paper(latency_s=0.0015)
+    paper.order("a", "buy", -1, 1)
+    paper.cancel("a")
+    paper.now_ns += 5 * MS
+    assert paper.trade(-2, 1) == []
+    assert paper.status("a") == "canceled"
+
+
 def test_jitter_is_of_the_seed_and_keeps_the_requests_of_an_order_in_order() -> None:
     def due(seed: int) -> list[int | None]:
         paper = Paper(latency_s=1, jitter_s=5, seed=seed)
@@ -104,6 +113,15 @@ def test_a_quote_from_before_an_order_that_comes_after_it_is_taken_as_it_was_sho
     assert [(one.size, one.price, one.liquidity) for one in given] == [
         (100 - before, at(1), "taker")
     ]
+
+
+def test_the_queue_of_an_order_is_that_of_the_last_quote_before_it() -> None:
+    paper = Paper(bid=(-0.1, 1))
+    rows = paper.quotes(bid=(-0.1, 5))
+    paper.order("a", "buy", -0.1, 1)
+    paper.engine.feed(ticks(rows))
+    assert paper.trade(-0.1, 4.5) == []
+    assert [one.size for one in paper.trade(-0.1, 1)] == [D("0.5")]
 
 
 def test_a_post_only_order_that_came_after_such_a_quote_is_canceled() -> None:
@@ -163,6 +181,22 @@ def test_what_was_taken_before_a_restart_is_not_there_after_it() -> None:
     after = again(paper)
     after.engine.prime(FQME, ticks(paper.quotes((-0.1, 5), (0.1, 1))))
     assert took(after.order("b", "buy", 0.1, 1)) == []
+
+
+def test_the_print_of_what_was_taken_before_a_restart_is_not_given_after_it() -> None:
+    paper = Paper(ask=(0.1, 1))
+    paper.order("a", "buy", 0.1, 2)
+    assert again(paper).trade(0.1, 1) == []
+
+
+def test_a_quote_that_waits_to_be_taken_is_taken_after_a_restart() -> None:
+    paper = Paper()
+    rows = paper.quotes(ask=(-1, 1))
+    paper.order("a", "buy", 0, 1)
+    assert paper.engine.feed(ticks(rows)) == []
+    after = again(paper)
+    assert after.engine.next_due_ns == paper.now_ns
+    assert took(after.engine.advance(paper.now_ns)) == [(1, -1)]
 
 
 def test_priming_fills_nothing() -> None:
