@@ -2,7 +2,7 @@
 
 import gzip
 import json
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from decimal import Decimal
 from pathlib import Path
@@ -164,13 +164,10 @@ class Run:
         self.feed()
         if event.what == "advance":
             return self.hear(self.engine.advance(self.now_ns))
-        words: dict[str, Any] = {
-            "oid": event.reqid,
-            "account": "paper",
-            "time_ns": self.now_ns,
-        }
+        words: dict[str, Any] = {"oid": event.reqid, "reqid": event.reqid}
+        words |= {"account": "paper", "time_ns": self.now_ns}
         if event.what == "cancel":
-            cancel = BrokerdCancel(**words, reqid=event.reqid)
+            cancel = BrokerdCancel(**words)
             return self.hear(self.engine.cancel(cancel, self.now_ns))
         self.reqids.add(event.reqid)
         words |= {"action": event.what, **dict(event.more)}
@@ -209,6 +206,15 @@ def play(
         run.step(event)
     run.feed()
     return run.said
+
+
+def test_the_scripts_of_these_tests_fill_orders_in_every_way() -> None:
+    said = [
+        message for seed in range(30) for message in play(walk(seed), PaperConfig())
+    ]
+    whys = Counter(fill.broker_details["why"].partition(",")[0] for fill in of(said))
+    assert len(whys) == 6
+    assert min(whys.values()) > 10
 
 
 @settings(deadline=None, max_examples=300)
