@@ -1,5 +1,5 @@
 /* Random triggers, trails, removals and ticks, beside a look at each: triggers STEPS */
-#include "triggers.h"
+#include "reach.h"
 
 #define MOST 600
 

@@ -23,7 +23,7 @@ __all__ = ["Triggers", "feed_all"]
 
 cnp.import_array()
 
-cdef extern from "triggers.h" nogil:
+cdef extern from "reach.h" nogil:
     const uint32_t PK_NONE
 
     ctypedef struct pk_trigger:
