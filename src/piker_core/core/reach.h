@@ -139,10 +139,10 @@ static inline void pk_note_price(pk_triggers *t, double price, int64_t time_ns, 
 }
 
 /* One tick of the market; what it fires is added to `fired`. */
-static inline void pk_feed_tick(pk_triggers *t, const pk_tick *tick, int64_t place) {
+static inline void pk_feed_tick(pk_triggers *t, const pk_tick *tick, int64_t place, int64_t heard_ns) {
     double price = pk_counted_price(t, tick);
     if (price == price) {
-        pk_note_price(t, price, tick->time_ns, tick->recv_ns);
+        pk_note_price(t, price, tick->time_ns, heard_ns);
         if (!(price < t->up && price > t->down)) {
             pk_reach(t, price, tick->time_ns, place);
         }

@@ -60,7 +60,7 @@ typedef struct {
     uint32_t counted; /* bits of the tick types that count */
     int mid;          /* as the middle of bid and ask */
     int64_t newest_ns, second; /* of those that counted; INT64_MIN: none did */
-    int64_t heard_ns;          /* when the newest was received; 0 for a row */
+    int64_t heard_ns;          /* when the newest was fed; 0: not told */
     double last, high, low;    /* the newest, and the range of its second */
     double bid, bid_size, ask, ask_size;
     pk_way ways[2];

@@ -16,7 +16,7 @@ from piker_core.core.rings import attach_bars, checked_namespace, describe_segme
 from piker_core.core.ticks import attach_ticks
 from piker_core.core.triggers import Triggers, feed_all
 from piker_core.dtypes import TICK_DTYPE, TICK_TYPES
-from piker_core.ems.lost import NS, Armed, Unread, Waiting
+from piker_core.ems.lost import NS, Armed, Unread, Waiting, add_to
 from piker_core.ems.watched import UNNUMBERED, Fired, WatchedMarket
 from piker_core.errors import NotFound, OrderError, SegmentError
 from piker_core.segments import ring_name
@@ -67,6 +67,8 @@ class Watch:
         self.provider = provider
         self.namespace = checked_namespace(namespace)
         self._markets: dict[str, WatchedMarket] = {}
+        self._open: dict[str, WatchedMarket] = {}
+        """Markets of which rows are to be looked at."""
         self._keys: dict[str, tuple[int, WatchedMarket]] = {}
         self._count = 0
         self._ahead: list[tuple[int, WatchedMarket, Waiting]] = []
@@ -112,7 +114,8 @@ class Watch:
         self._begin("oldest")
         for fqme, market in self._markets.items():
             market.bars.close()
-            market.bars, market.lost = bars[fqme], True
+            market.bars = bars[fqme]
+        self._lose()
         self._give_up_ahead(None)
 
     def _number(self) -> None:
@@ -120,9 +123,9 @@ class Watch:
         watched = [self._markets.get(name) for name in self._ticks.markets()]
         for market in self._markets.values():
             market.number = UNNUMBERED
-        for number, market in enumerate(watched):
-            if market is not None:
-                market.number = number
+        for number, named in enumerate(watched):
+            if named is not None:
+                named.number = number
         self._by_number = watched
         self._books = [None if each is None else each.book for each in watched]
         self._wanted = np.array([each is not None for each in watched], bool)
@@ -232,6 +235,7 @@ class Watch:
         self._count += 1
         waiting = Waiting(self._count, oid, armed)
         ring, sequence = armed.position
+        add_to(Triggers(), 0, armed)
         if not stored:
             market.put(waiting)
         elif (
@@ -240,12 +244,12 @@ class Watch:
             self._ahead.append((sequence, market, waiting))
             self._ahead.sort(key=lambda each: each[0])
         else:
-            market.restore(waiting)
+            self._restore(market, waiting)
         self._keys[oid] = (waiting.key, market)
         return armed
 
     def armed(self, oid: str) -> Armed | None:
-        """How an order is armed now, to be stored: a trail has moved. None: it is not."""
+        """How an order is armed now: a trail has moved. None: it is not."""
         key, market = self._keys.get(oid, (0, None))
         found = market.armed(key) if market is not None else None
         ahead = [each.armed for _, _, each in self._ahead if each.key == key]
@@ -277,7 +281,7 @@ class Watch:
             self._look()
             ticks = self._cursor.poll(most)
         lost = self._note_lost(ticks)
-        fired = self._settle(ticks)
+        fired = self._settle(ticks) if self._open else []
         if len(ticks):
             ticks = self._watched(ticks)
             fired += self._test(ticks)
@@ -306,7 +310,8 @@ class Watch:
 
     def _feed(self, ticks: NDArray[np.void], start: int, stop: int) -> list[Fired]:
         fired = []
-        for key, place in feed_all(ticks[start:stop], self._books):
+        heard_ns = time.monotonic_ns()
+        for key, place in feed_all(ticks[start:stop], self._books, heard_ns):
             tick = ticks[start + place]
             market = self._by_number[int(tick["market"])]
             if market is not None:
@@ -319,17 +324,25 @@ class Watch:
         lost = self._cursor.lost - self._known_lost
         if lost:
             self._known_lost += lost
-            for market in self._markets.values():
-                market.lost = True
+            self._lose()
             self._give_up_ahead(int(ticks["seq"][0]) if len(ticks) else None)
         return lost
 
+    def _lose(self) -> None:
+        for market in self._markets.values():
+            market.lost = True
+            self._open[market.fqme] = market
+
+    def _restore(self, market: WatchedMarket, waiting: Waiting) -> None:
+        market.restore(waiting)
+        self._open[market.fqme] = market
+
     def _give_up_ahead(self, first: int | None) -> None:
-        """What was armed among ticks that are lost goes by the rows; None: all of it."""
+        """What was armed among ticks that are lost goes by the rows; None: all."""
         kept = []
         for sequence, market, waiting in self._ahead:
             if first is None or sequence < first:
-                market.restore(waiting)
+                self._restore(market, waiting)
             else:
                 kept.append((sequence, market, waiting))
         self._ahead = kept
@@ -343,7 +356,7 @@ class Watch:
         """
         rows: list[tuple[WatchedMarket, NDArray[Any]]] = []
         fired: list[Fired] = []
-        for market in self._markets.values():
+        for market in self._open.values():
             try:
                 fired += market.history()
                 if market.unsettled:
@@ -356,6 +369,11 @@ class Watch:
             told = np.isfinite(prices)
             seconds = unread["time_ns"][told] // NS
             fired += market.settle(own, Unread(seconds, prices[told]))
+        self._open = {
+            fqme: market
+            for fqme, market in self._open.items()
+            if market.unsettled or market.owed
+        }
         return fired
 
     def _unread(self, polled: NDArray[np.void]) -> NDArray[np.void]:

@@ -4,7 +4,6 @@ import time
 from typing import Any
 
 import msgspec
-import numpy as np
 from numpy.typing import NDArray
 
 from piker_core.core.rings import BarReader
@@ -28,10 +27,7 @@ from piker_core.errors import OrderError
 UNNUMBERED = 0xFFFF_FFFF
 """Number of a market that has no name in the tick ring yet."""
 LATE_S = 900
-"""Ticks that come so late may be among the lost: rows are looked at again from there."""
-QUIET_S = 5
-"""A market of which nothing was heard for so long may be one whose feed is down: what
-traded meanwhile is told later, but came before an order that is sent now."""
+"""Ticks that come so late may be among the lost: rows are looked at from there on."""
 _NEVER_S = 1 << 33
 
 
@@ -62,6 +58,7 @@ class WatchedMarket:
         """Ticks were lost, and the rows were not looked at yet."""
         self._armed: dict[int, Waiting] = {}
         self._restored: dict[int, Waiting] = {}
+        self._added_ns = time.monotonic_ns()
         self._owed = 0
         """Rows below this sequence are still to come; 0: all are there."""
 
@@ -111,18 +108,23 @@ class WatchedMarket:
     def _now(self, last_ns: int) -> tuple[int, int, float, float]:
         """The venue's time, at least, and the range that prices of its second had.
 
-        It is that of the last trade, for what else there was may not have arrived yet;
-        where that was long ago, by so much later as has passed since it was received.
+        It is that of the last trade: others may not have arrived yet. While the feed is
+        down, or a gap is repaired, trades are missing that came before an order which
+        is sent now, but will be told later.
         """
         now_ns = time.time_ns()
         if not last_ns:
             return 0, now_ns // NS, HIGHEST, 0.0
-        quiet_ns = now_ns - (self.book.heard_ns or now_ns) - QUIET_S * NS
-        if quiet_ns > 0:
-            since_ns = last_ns + quiet_ns
-            if since_ns // NS > self.book.second[0]:
-                return since_ns, since_ns // NS, HIGHEST, 0.0
-        return min(last_ns, now_ns), *self.book.second
+        since_ns = min(last_ns, now_ns)
+        if self.bars.status != "live":
+            heard_ns = self.book.heard_ns or self._added_ns
+            since_ns += max(time.monotonic_ns() - heard_ns, 0)
+        ends = self.bars.gaps()
+        open_ends = ends["end_ns"][(ends["repaired"] == 0) & (ends["end_ns"] <= now_ns)]
+        since_ns = max(since_ns, int(open_ends.max(initial=0)))
+        if since_ns // NS > self.book.second[0]:
+            return since_ns, since_ns // NS, HIGHEST, 0.0
+        return since_ns, *self.book.second
 
     def put(self, waiting: Waiting) -> None:
         """Begin to test it. Raises ValueError if it can be no trigger."""
@@ -130,11 +132,7 @@ class WatchedMarket:
         self._armed[waiting.key] = waiting
 
     def restore(self, waiting: Waiting) -> None:
-        """Begin to test it as soon as the rows since it was armed were looked at.
-
-        Raises ValueError if it can be no trigger.
-        """
-        add_to(Triggers(), waiting.key, waiting.armed)
+        """Begin to test it as soon as the rows since it was armed were looked at."""
         self._restored[waiting.key] = waiting
 
     def take(self, key: int) -> bool:
@@ -163,6 +161,11 @@ class WatchedMarket:
     def unsettled(self) -> bool:
         """Whether rows are to be looked at before the next tick is tested."""
         return self.lost or bool(self._restored)
+
+    @property
+    def owed(self) -> bool:
+        """Whether rows of the time before those that there were may still come."""
+        return self._owed > 0
 
     def untested_rows(self) -> NDArray[Any]:
         """The rows since what is restored was armed, or since ticks were lost."""
