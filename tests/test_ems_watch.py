@@ -8,6 +8,7 @@ import msgspec
 import numpy as np
 import pytest
 import trio
+import trio.testing
 
 import piker_core as pk
 from piker_core.ems import watch as watch_room

@@ -374,7 +374,7 @@ class Watch:
             for fqme, market in self._open.items()
             if market.unsettled or market.owed
         }
-        return fired
+        return sorted(fired, key=lambda each: each.time_ns)
 
     def _unread(self, polled: NDArray[np.void]) -> NDArray[np.void]:
         """Those polled and all that are in the ring after them."""

@@ -34,6 +34,8 @@ _NEVER_S = 1 << 33
 class Fired(msgspec.Struct, frozen=True):
     """A trigger that was reached: at `price`, by the tick at `place` in those polled.
 
+    In a market whose middles count, `price` is that of the bid or ask that made it.
+
     `from_bars`: the tick was lost, the row of its second (`time_ns`) says that it was;
     `place` is then -1, and `price` that of the level, or the row's close for a trail.
     """
@@ -190,7 +192,7 @@ class WatchedMarket:
         found = self._of_lost(rows, known) if self.lost else []
         found += self._of_restored(rows, known) if self._restored else []
         self.lost = False
-        return sorted(found, key=lambda each: each.time_ns)
+        return found
 
     def _of_lost(self, rows: NDArray[Any], known: NDArray[Any]) -> list[Fired]:
         second, high, low = self._seen()
