@@ -208,7 +208,10 @@ def test_of_the_row_in_which_it_was_sent_only_a_higher_high_counts(
     assert found[0].time_ns == (T0 + 1) * NS and found[0].place == -1
 
 
-def test_what_ticks_that_are_still_there_reach_fires_at_them(stage: Stage) -> None:
+@pytest.mark.parametrize("most", [4096, 2])
+def test_what_ticks_that_are_still_there_reach_fires_at_them(
+    stage: Stage, most: int
+) -> None:
     stage.trade(0, 100.0)
     watch = stage.watch()
     for oid, price in (("lost", 105.0), ("there", 104.0), ("both", 103.0)):
@@ -216,7 +219,7 @@ def test_what_ticks_that_are_still_there_reach_fires_at_them(stage: Stage) -> No
     stage.trade(1, 103.0)
     stage.drown(1)
     stage.trade(1, 101.0, 104.0)
-    assert [(each.oid, each.from_bars) for each in fired(watch)] == [
+    assert [(each.oid, each.from_bars) for each in fired(watch, most)] == [
         ("there", False),
         ("both", False),
     ]
@@ -358,6 +361,8 @@ def test_what_was_overwritten_meanwhile_is_made_good_from_the_rows(
     trail = watch.arm_trail("trail", FQME, 4.0, -1)
     stage.trade(0.5, 102.5)
     stage.trade(3, 104.0, 105.0, 102.0)
+    fired(watch)
+    stored["later"] = watch.arm("later", FQME, 107.0)
     stage.drown(4)
     later = stage.watch(position)
     for oid, armed in stored.items():
@@ -374,13 +379,36 @@ def test_what_was_overwritten_meanwhile_is_made_good_from_the_rows(
     assert names(later) == ["trail", "low"]
 
 
+def test_a_trail_that_is_restored_has_followed_the_rest_of_its_own_second(
+    stage: Stage,
+) -> None:
+    stage.trade(0, 106.0, 100.0)
+    watch = stage.watch()
+    inside, beyond = (watch.arm_trail(each, FQME, 5.0, -1) for each in "ab")
+    stage.trade(0.5, 104.0)
+    later = stage.watch(watch.position)
+    later.arm_trail("inside", FQME, 5.0, -1, stored=inside)
+    stage.drown(0.6)
+    assert names(later) == []
+    kept = later.armed("inside")
+    assert kept is not None and kept.best == 104.0  # the close, not what was before
+    stage.trade(0.7, 108.0, 104.0)
+    last = stage.watch(watch.position)
+    last.arm_trail("beyond", FQME, 5.0, -1, stored=beyond)
+    stage.drown(0.8)
+    assert names(last) == []
+    moved = last.armed("beyond")
+    assert moved is not None and moved.best == 108.0
+
+
 def test_an_order_that_was_sent_after_the_position_was_stored_waits_for_its_place(
     stage: Stage,
 ) -> None:
     stage.trade(0, 100.0)
     watch = stage.watch()
     position = watch.position
-    stage.trade(1, 106.0, 100.0)
+    stage.trade(1, 106.0)
+    stage.trade(1, 100.0)
     fired(watch)
     stored = watch.arm("up", FQME, 105.0)
     stage.trade(1, 101.0, 105.0)
@@ -404,11 +432,10 @@ def test_an_order_ahead_whose_place_was_overwritten_goes_by_the_rows(
     up, no = (watch.arm(oid, FQME, 105.0) for oid in ("up", "no"))
     later = stage.watch(position)
     later.arm("up", FQME, 105.0, stored=up)
-    stage.drown(2)
-    assert names(later) == []
-    stage.trade(3, 105.0)
-    stage.drown(4)
-    assert names(later) == ["up"]
+    stage.trade(1.1, 105.0, 100.0)
+    stage.trade(2, 105.0, 100.0)
+    stage.drown(3)
+    assert [e.time_ns // NS - T0 for e in fired(later)] == [2]
     anew = stage.watch((position[0] + 1, position[1]))
     anew.arm("no", FQME, 105.0, stored=no)
     assert names(anew) == ["no"]
@@ -433,7 +460,7 @@ def test_in_rings_made_anew_all_ticks_count_and_history_that_comes_later(
         for oid, armed in stored.items():
             later.arm(oid, FQME, armed.price, stored=armed)
         later.arm_trail("trail", FQME, 20.0, -1, stored=trail)
-        assert names(later) == ["tick"]
+        assert [(each.oid, each.place) for each in fired(later)] == [("tick", 1)]
         rows = np.zeros(61, pk.OHLCV_DTYPE)
         rows["time"] = T0 - 1 + np.arange(61)
         for name in ("open", "high", "low", "close", "bar_wap"):
@@ -456,16 +483,20 @@ def test_rings_that_are_made_anew_are_attached_again(
     with open_stage(namespace) as stage:
         stage.trade(0, 100.0)
         watch = stage.watch()
-        watch.arm("up", FQME, 105.0)
+        for oid, price in (("up", 105.0), ("lost", 106.0), ("no", 107.0)):
+            watch.arm(oid, FQME, price)
         before = watch.position
     assert names(watch) == []
     pk.remove_segments(namespace)
     assert names(watch) == []
     with open_stage(namespace) as stage:
-        stage.trade(9, 101.0, 105.0)
-        found = fired(watch)
-        assert [(each.oid, each.place) for each in found] == [("up", 1)]
-        assert watch.position[0] != before[0] and watch.position[1] == 2
+        stage.trade(9, 101.0, 106.0)
+        stage.drown(10)
+        stage.trade(11, 105.0)
+        found = [(each.oid, each.from_bars) for each in fired(watch)]
+        assert found == [("up", True), ("lost", True)]
+        assert watch.position == (watch.position[0], stage.ticks.head)
+        assert watch.position[0] != before[0]
 
 
 def test_a_market_whose_rings_are_old_is_found_in_a_new_tick_ring_when_it_comes(

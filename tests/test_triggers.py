@@ -74,6 +74,7 @@ class Waiting(msgspec.Struct):
         if self.reached(row["open"]) or self.reached(row[near]):
             return True
         self.follow(row[far])
+        self.follow(row["close"])
         return self.reached(row["close"])
 
 

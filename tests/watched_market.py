@@ -26,6 +26,7 @@ class Stage:
         for fqme in (FQME, OTHER):
             self.markets[fqme] = engine.add_market(fqme, capacity=ROWS)
             self.markets[fqme].set_status("live")
+        self.ticks = pk.attach_ticks("kraken", namespace=namespace)
         self._ids = count(1)
 
     def trade(self, second: float, *prices: float, of: str = FQME) -> None:
@@ -56,13 +57,14 @@ def open_stage(namespace: str, **more: Any) -> Iterator[Stage]:
         yield Stage(engine, namespace)
 
 
-def fired(watch: Watch) -> list[Fired]:
+def fired(watch: Watch, most: int = 4096) -> list[Fired]:
     """All that fires until there is nothing to poll."""
     found: list[Fired] = []
     while True:
-        polled = watch.poll()
+        before = watch.position
+        polled = watch.poll(most)
         found += polled.fired
-        if not len(polled.ticks) and watch.position == polled.position:
+        if polled.position == before:
             return found
 
 

@@ -88,6 +88,7 @@ static inline void pk_reach_row(pk_triggers *t, const pk_row *row, int64_t place
         pk_fire_trails(t, way, sign * row->open, place);
         pk_fire_trails(t, way, low, place);
         pk_move_trails(t, way, high);
+        pk_move_trails(t, way, sign * row->close); /* the high may not be known */
         pk_fire_trails(t, way, sign * row->close, place);
     }
     pk_sort_fired(t, before);

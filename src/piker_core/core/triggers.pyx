@@ -181,7 +181,7 @@ cdef class Triggers:
         `rows`: array of `OHLCV_DTYPE` that have traded; a price that is not known is NAN.
         Levels fire where the high or the low reached them. Which of these came first is not
         known: a trail fires where it did in any case, which open and close help to say, and
-        follows high or low to its best. Their time must be later than that of the triggers.
+        follows the prices to its best. Their time must be later than that of the triggers.
         """
         cdef cnp.ndarray own = _records(rows, OHLCV_DTYPE, "feed_rows()")
         cdef const pk_row *row = <const pk_row *>cnp.PyArray_DATA(own)

@@ -129,9 +129,6 @@ class Watch:
         self._by_number = watched
         self._books = [None if each is None else each.book for each in watched]
         self._wanted = np.array([each is not None for each in watched], bool)
-        self._unnumbered = any(
-            market.number == UNNUMBERED for market in self._markets.values()
-        )
 
     @property
     def position(self) -> tuple[int, int]:
@@ -274,12 +271,12 @@ class Watch:
 
     def poll(self, most: int = 4096) -> Polled:
         """The next ticks, at most `most`, of the markets watched; what they reached."""
-        if self._unnumbered:
-            self._number()
         ticks = self._cursor.poll(most)
         if not len(ticks) and time.monotonic() - self._looked_s > LOOK_S:
             self._look()
             ticks = self._cursor.poll(most)
+        if len(ticks) and ticks["market"].max() >= len(self._wanted):
+            self._number()
         lost = self._note_lost(ticks)
         fired = self._settle(ticks) if self._open else []
         if len(ticks):
@@ -290,10 +287,7 @@ class Watch:
         return Polled(ticks, fired, lost, self.position)
 
     def _watched(self, ticks: NDArray[np.void]) -> NDArray[np.void]:
-        numbers = ticks["market"]
-        if numbers.max() >= len(self._wanted):
-            self._number()
-        wanted = self._wanted[numbers]
+        wanted = self._wanted[ticks["market"]]
         return ticks if wanted.all() else ticks[wanted]
 
     def _test(self, ticks: NDArray[np.void]) -> list[Fired]:
