@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from piker_core.core.rings import attach_bars, checked_namespace, describe_segment
 from piker_core.core.ticks import attach_ticks
-from piker_core.core.triggers import Triggers, feed_all
+from piker_core.core.triggers import Triggers, feed_all, of_markets
 from piker_core.dtypes import TICK_DTYPE, TICK_TYPES
 from piker_core.ems.lost import NS, Armed, Unread, Waiting, add_to
 from piker_core.ems.watched import UNNUMBERED, Fired, WatchedMarket
@@ -275,20 +275,17 @@ class Watch:
         if not len(ticks) and time.monotonic() - self._looked_s > LOOK_S:
             self._look()
             ticks = self._cursor.poll(most)
-        if len(ticks) and ticks["market"].max() >= len(self._wanted):
+        own, highest = of_markets(ticks, self._wanted)
+        if len(ticks) and highest >= len(self._wanted):
             self._number()
+            own, _ = of_markets(ticks, self._wanted)
         lost = self._note_lost(ticks)
         fired = self._settle(ticks) if self._open else []
         if len(ticks):
-            ticks = self._watched(ticks)
-            fired += self._test(ticks)
+            fired += self._test(own)
         for each in fired:
             del self._keys[each.oid]
-        return Polled(ticks, fired, lost, self.position)
-
-    def _watched(self, ticks: NDArray[np.void]) -> NDArray[np.void]:
-        wanted = self._wanted[ticks["market"]]
-        return ticks if wanted.all() else ticks[wanted]
+        return Polled(own, fired, lost, self.position)
 
     def _test(self, ticks: NDArray[np.void]) -> list[Fired]:
         """Feed them, and arm on the way what was armed there."""
