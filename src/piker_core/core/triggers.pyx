@@ -249,18 +249,22 @@ def of_markets(ticks, wanted) -> tuple:
     cdef cnp.ndarray bits = np.ascontiguousarray(wanted, np.uint8)
     cdef const pk_tick *tick = <const pk_tick *>cnp.PyArray_DATA(own)
     cdef const uint8_t *want = <const uint8_t *>cnp.PyArray_DATA(bits)
-    cdef uint32_t markets = len(bits), highest = 0
+    cdef uint32_t markets = len(bits), highest = 0, number
     cdef Py_ssize_t place, kept = 0, count = len(own)
     cdef pk_tick *target
     for place in range(count):
-        highest = max(highest, tick[place].market)
-        kept += tick[place].market < markets and want[tick[place].market]
+        number = tick[place].market
+        if number > highest:
+            highest = number
+        if number < markets and want[number]:
+            kept += 1
     if kept == count:
         return ticks, highest
     found = np.empty(kept, TICK_DTYPE)
     target = <pk_tick *>cnp.PyArray_DATA(found)
     for place in range(count):
-        if tick[place].market < markets and want[tick[place].market]:
+        number = tick[place].market
+        if number < markets and want[number]:
             target[0] = tick[place]
             target += 1
     return found, highest

@@ -58,6 +58,8 @@ class WatchedMarket:
         self.book = Triggers(bars_from)
         self.lost = False
         """Ticks were lost, and the rows were not looked at yet."""
+        self.damaged = False
+        """They could not be read when this was tried last."""
         self._armed: dict[int, Waiting] = {}
         self._restored: dict[int, Waiting] = {}
         self._added_ns = time.monotonic_ns()
