@@ -19,7 +19,8 @@ MANY = 10_000
 SOME = 100
 FEW_TICKS = 64
 """For what looks at each order on each tick."""
-FAR = 1e5
+NEAR = 60_000.0
+FAR = 20_000.0
 """So far away prices do not come."""
 
 
@@ -49,16 +50,16 @@ def far_levels(size: int) -> Triggers:
     book = Triggers()
     for key in range(size):
         sign = 1 if key % 2 else -1
-        book.add(key, 200_000.0 + sign * (FAR + key), sign)
+        book.add(key, NEAR + sign * (FAR + key), sign)
     return book
 
 
-def trails(size: int, best: float) -> Triggers:
-    """Trails on both sides whose distance is never reached."""
+def trails(size: int, best: float, sides: tuple[int, int] = (-1, 1)) -> Triggers:
+    """Trails whose distance is never reached."""
     book = Triggers()
     for key in range(size):
-        sign = 1 if key % 2 else -1
-        book.add_trail(key, FAR + key, sign, best + sign * key % 7)
+        side = sides[key % 2]
+        book.add_trail(key, FAR + key, side, best + side * (key % 7))
     return book
 
 
@@ -126,7 +127,7 @@ def rising_row(options: Options) -> Row:
         return made_ticks(1e6 + next(numbers) * TICKS + np.arange(TICKS, dtype=float))
 
     def case(name: str, size: int) -> Case:
-        book = trails(size, 1e6)
+        book = trails(size, 1e6, (-1, -1))
         return Case(name, lambda ticks: book.feed(ticks, 0), TICKS, rising)
 
     cases = [case("piker-core, 10,000 rest", MANY), case("piker-core, 1 rests", 1)]
@@ -172,7 +173,7 @@ def poll_row(space: str, options: Options) -> Row:
         watch.add_market(FQME)
         for key in range(MANY):
             sign = 1 if key % 2 else -1
-            watch.arm(str(key), FQME, 200_000.0 + sign * (FAR + key), sign)
+            watch.arm(str(key), FQME, NEAR + sign * (FAR + key), sign)
         cursor = ring.cursor()
 
         def case(name: str, poll: Callable[[], Any]) -> Case:

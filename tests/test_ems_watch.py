@@ -305,7 +305,7 @@ def test_a_trail_fires_by_rows_where_it_did_in_any_case(stage: Stage) -> None:
 
 
 def test_the_trouble_of_one_market_is_not_that_of_another(
-    stage: Stage, monkeypatch: pytest.MonkeyPatch
+    stage: Stage, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     for fqme in (FQME, OTHER):
         stage.trade(0, 100.0, of=fqme)
@@ -325,7 +325,10 @@ def test_the_trouble_of_one_market_is_not_that_of_another(
 
     with monkeypatch.context() as patch:
         patch.setattr(WatchedMarket, "untested_rows", damaged)
-        assert names(watch) == [OTHER]
+        assert names(watch) == [OTHER] and names(watch) == []
+    assert [each.getMessage() for each in caplog.records] == [
+        f"rows of {FQME} cannot be read: rows are damaged"
+    ]
     assert names(watch) == [FQME]
 
 
@@ -476,6 +479,37 @@ def test_in_rings_made_anew_all_ticks_count_and_history_that_comes_later(
         assert names(later) == ["no", "trail"]
 
 
+def test_a_market_of_middles_goes_by_bid_and_ask_and_by_rows_made_of_them(
+    stage: Stage,
+) -> None:
+    def show(second: float, bid: float, ask: float) -> None:
+        told = [
+            {"type": kind, "price": price, "size": 1.0, "time": T0 + second}
+            for kind, price in (("bid", bid), ("ask", ask))
+        ]
+        stage.engine.push({"symbol": "eurusd", "ticks": told})
+
+    fqme = "eurusd.kraken"
+    market = stage.engine.add_market(fqme, capacity=ROWS, bars_from="mid")
+    market.set_status("live")
+    show(0, 1.0, 1.2)
+    watch = stage.watch()
+    watch.add_market(fqme, "mid")
+    assert watch.last(fqme) == (1.1, T0 * NS)
+    for oid, price in (("up", 1.25), ("bars", 1.35), ("no", 1.36)):
+        watch.arm(oid, fqme, price)
+    show(1, 1.2, 1.3)
+    assert [(each.oid, each.price) for each in fired(watch)] == [("up", 1.3)]
+    show(2, 1.3, 1.4)
+    show(2.5, 1.1, 1.2)
+    stage.drown(3)
+    assert [(each.oid, each.from_bars) for each in fired(watch)] == [("bars", True)]
+
+
+def not_yet(fqme: str, **_: Any) -> Any:
+    raise pk.NotFound(f"there is no ring of {fqme} yet")
+
+
 def test_rings_that_are_made_anew_are_attached_again(
     namespace: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -492,6 +526,9 @@ def test_rings_that_are_made_anew_are_attached_again(
     with open_stage(namespace) as stage:
         stage.trade(9, 101.0, 106.0)
         stage.drown(10)
+        with monkeypatch.context() as patch:
+            patch.setattr(watch_room, "attach_bars", not_yet)
+            assert names(watch) == []
         stage.trade(11, 105.0)
         found = [(each.oid, each.from_bars) for each in fired(watch)]
         assert found == [("up", True), ("lost", True)]

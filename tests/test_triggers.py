@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import piker_core as pk
-from piker_core.core.triggers import Triggers, feed_all
+from piker_core.core.triggers import Triggers, feed_all, of_markets
 from tests.compilers import compile_c, run_c
 
 NS = 1_000_000_000
@@ -310,6 +310,17 @@ def test_many_markets_are_fed_in_one_pass() -> None:
         books[number].add(number, 10.0, 1)  # type: ignore[union-attr]
     told = ticks_of(*(("trade", 10.0, NS, market) for market in (1, 2, 3, 0)))
     assert feed_all(told, books) == [(2, 1), (0, 3)]
+
+
+def test_the_ticks_of_some_markets_are_picked_and_not_copied_where_these_are_all() -> (
+    None
+):
+    told = ticks_of(*(("trade", 10.0 + n, NS, n) for n in (1, 2, 9, 0, 2)))
+    own, highest = of_markets(told, np.array([True, False, True]))
+    assert own["price"].tolist() == [12.0, 10.0, 12.0] and highest == 9
+    assert own.dtype == pk.TICK_DTYPE
+    assert of_markets(told, np.ones(10, bool))[0] is told
+    assert len(of_markets(told[:0], np.ones(0, bool))[0]) == 0
 
 
 def test_prices_are_told_as_they_count_and_nothing_is_tested() -> None:

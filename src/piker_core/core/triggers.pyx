@@ -5,7 +5,7 @@
 cimport cython
 from cpython.object cimport PyObject
 from libc.math cimport NAN, isfinite
-from libc.stdint cimport INT64_MIN, int64_t, uint32_t
+from libc.stdint cimport INT64_MIN, int64_t, uint8_t, uint32_t
 from libc.stdlib cimport free, malloc
 
 cimport numpy as cnp
@@ -19,7 +19,7 @@ import numpy as np
 from piker_core.dtypes import OHLCV_DTYPE, TICK_DTYPE, TICK_TYPES
 from piker_core.errors import NotFound
 
-__all__ = ["Triggers", "feed_all"]
+__all__ = ["Triggers", "feed_all", "of_markets"]
 
 cnp.import_array()
 
@@ -238,6 +238,36 @@ cdef class Triggers:
     def quote(self) -> tuple:
         """The bid fed last, its size, the ask and its size; 0.0 for what was not."""
         return self.native.bid, self.native.bid_size, self.native.ask, self.native.ask_size
+
+
+def of_markets(ticks, wanted) -> tuple:
+    """Those of the ticks that are of a wanted market, and the highest number of all markets.
+
+    `wanted`: an array of bools by the number of the market. Nothing is copied where all are.
+    """
+    cdef cnp.ndarray own = _records(ticks, TICK_DTYPE, "of_markets()")
+    cdef cnp.ndarray bits = np.ascontiguousarray(wanted, np.uint8)
+    cdef const pk_tick *tick = <const pk_tick *>cnp.PyArray_DATA(own)
+    cdef const uint8_t *want = <const uint8_t *>cnp.PyArray_DATA(bits)
+    cdef uint32_t markets = len(bits), highest = 0, number
+    cdef Py_ssize_t place, kept = 0, count = len(own)
+    cdef pk_tick *target
+    for place in range(count):
+        number = tick[place].market
+        if number > highest:
+            highest = number
+        if number < markets and want[number]:
+            kept += 1
+    if kept == count:
+        return ticks, highest
+    found = np.empty(kept, TICK_DTYPE)
+    target = <pk_tick *>cnp.PyArray_DATA(found)
+    for place in range(count):
+        number = tick[place].market
+        if number < markets and want[number]:
+            target[0] = tick[place]
+            target += 1
+    return found, highest
 
 
 def feed_all(ticks, books, heard_ns=0) -> list:

@@ -3,6 +3,7 @@
 import logging
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from decimal import Decimal
 from types import TracebackType
 from typing import Any, Self
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 
 from piker_core.core.rings import attach_bars, checked_namespace, describe_segment
 from piker_core.core.ticks import attach_ticks
-from piker_core.core.triggers import Triggers, feed_all
+from piker_core.core.triggers import Triggers, feed_all, of_markets
 from piker_core.dtypes import TICK_DTYPE, TICK_TYPES
 from piker_core.ems.lost import NS, Armed, Unread, Waiting, add_to
 from piker_core.ems.watched import UNNUMBERED, Fired, WatchedMarket
@@ -69,6 +70,8 @@ class Watch:
         self._markets: dict[str, WatchedMarket] = {}
         self._open: dict[str, WatchedMarket] = {}
         """Markets of which rows are to be looked at."""
+        self._stale: set[str] = set()
+        """Markets whose rows are still those of rings that were removed."""
         self._keys: dict[str, tuple[int, WatchedMarket]] = {}
         self._count = 0
         self._ahead: list[tuple[int, WatchedMarket, Waiting]] = []
@@ -97,26 +100,28 @@ class Watch:
         name = ring_name(self.namespace, self.provider).encode()
         return int(describe_segment(name).get("created_ns", 0))
 
-    def _look(self) -> None:
-        """Attach again where the rings were removed and made anew."""
-        self._looked_s = time.monotonic()
-        try:
-            if self._made_ns() in (0, self._ring):
-                return
-            bars = {
-                fqme: attach_bars(fqme, period=1, namespace=self.namespace)
-                for fqme in self._markets
-            }
-            self._attach()
-        except (NotFound, SegmentError):
-            return  # its writer is not done: looked at again
-        log.warning("rings of %s were made anew: attached again", self.provider)
-        self._begin("oldest")
-        for fqme, market in self._markets.items():
-            market.bars.close()
-            market.bars = bars[fqme]
-        self._lose()
-        self._give_up_ahead(None)
+    def _look_for_ticks(self) -> bool:
+        """Attach again where the rings were made anew; whether they were."""
+        with suppress(NotFound, SegmentError):  # its writer is not done: next time
+            if self._made_ns() not in (0, self._ring):
+                self._attach()
+                log.warning("rings of %s were made anew: attached", self.provider)
+                self._begin("oldest")
+                self._give_up_ahead(None)
+                self._stale = set(self._markets)
+                self._look_for_bars()
+                return True
+        return False
+
+    def _look_for_bars(self) -> None:
+        for fqme in sorted(self._stale):
+            with suppress(NotFound, SegmentError):
+                bars = attach_bars(fqme, period=1, namespace=self.namespace)
+                market = self._markets[fqme]
+                market.bars.close()
+                market.bars = bars
+                self._stale.discard(fqme)
+                self._lose(market)
 
     def _number(self) -> None:
         """A market has its number as soon as its writer has given the ring its name."""
@@ -272,23 +277,22 @@ class Watch:
     def poll(self, most: int = 4096) -> Polled:
         """The next ticks, at most `most`, of the markets watched; what they reached."""
         ticks = self._cursor.poll(most)
-        if not len(ticks) and time.monotonic() - self._looked_s > LOOK_S:
-            self._look()
-            ticks = self._cursor.poll(most)
-        if len(ticks) and ticks["market"].max() >= len(self._wanted):
+        if time.monotonic() - self._looked_s > LOOK_S:
+            self._looked_s = time.monotonic()
+            self._look_for_bars()
+            if not len(ticks) and self._look_for_ticks():
+                ticks = self._cursor.poll(most)
+        own, highest = of_markets(ticks, self._wanted)
+        if len(ticks) and highest >= len(self._wanted):
             self._number()
+            own, _ = of_markets(ticks, self._wanted)
         lost = self._note_lost(ticks)
         fired = self._settle(ticks) if self._open else []
         if len(ticks):
-            ticks = self._watched(ticks)
-            fired += self._test(ticks)
+            fired += self._test(own)
         for each in fired:
             del self._keys[each.oid]
-        return Polled(ticks, fired, lost, self.position)
-
-    def _watched(self, ticks: NDArray[np.void]) -> NDArray[np.void]:
-        wanted = self._wanted[ticks["market"]]
-        return ticks if wanted.all() else ticks[wanted]
+        return Polled(own, fired, lost, self.position)
 
     def _test(self, ticks: NDArray[np.void]) -> list[Fired]:
         """Feed them, and arm on the way what was armed there."""
@@ -318,14 +322,14 @@ class Watch:
         lost = self._cursor.lost - self._known_lost
         if lost:
             self._known_lost += lost
-            self._lose()
+            for market in self._markets.values():
+                self._lose(market)
             self._give_up_ahead(int(ticks["seq"][0]) if len(ticks) else None)
         return lost
 
-    def _lose(self) -> None:
-        for market in self._markets.values():
-            market.lost = True
-            self._open[market.fqme] = market
+    def _lose(self, market: WatchedMarket) -> None:
+        market.lost = True
+        self._open[market.fqme] = market
 
     def _restore(self, market: WatchedMarket, waiting: Waiting) -> None:
         market.restore(waiting)
@@ -355,8 +359,11 @@ class Watch:
                 fired += market.history()
                 if market.unsettled:
                     rows.append((market, market.untested_rows()))
+                market.damaged = False
             except SegmentError as error:
-                log.error("rows of %s cannot be read: %s", market.fqme, error)
+                if not market.damaged:
+                    log.error("rows of %s cannot be read: %s", market.fqme, error)
+                market.damaged = True
         unread = self._unread(polled) if rows else polled
         for market, own in rows:
             prices = market.book.prices(unread, market.number)

@@ -58,6 +58,8 @@ class WatchedMarket:
         self.book = Triggers(bars_from)
         self.lost = False
         """Ticks were lost, and the rows were not looked at yet."""
+        self.damaged = False
+        """They could not be read when this was tried last."""
         self._armed: dict[int, Waiting] = {}
         self._restored: dict[int, Waiting] = {}
         self._added_ns = time.monotonic_ns()
@@ -217,14 +219,12 @@ class WatchedMarket:
         return found
 
     def _of_restored(self, rows: NDArray[Any], known: NDArray[Any]) -> list[Fired]:
-        oldest_s = min(each.armed.row_s for each in self._restored.values())
-        own = rows["time"] >= oldest_s
-        fired, resting = replayed(self._restored.values(), known[own])
+        fired, resting = replayed(self._restored.values(), known)
         self._restored = {}
         for each in resting:
             self.put(each)
         self._owe()
-        return [self._by_row(each, rows[own][place]) for each, place in fired]
+        return [self._by_row(each, rows[place]) for each, place in fired]
 
     def _by_row(self, waiting: Waiting, row: Any) -> Fired:
         price = waiting.armed.price or float(row["close"])
