@@ -277,8 +277,10 @@ class LiveBroker:
         """Say what differs, once as long as it does."""
 
         def change(gateway: Gateway) -> None:
+            if gateway.ledger.is_empty:
+                return  # the first positions are still to come
             found = differences(_of(gateway.ledger, positions), positions)
-            told = {difference.symbol: str(difference) for difference in found}
+            told = {difference.symbol: difference.text for difference in found}
             for symbol, text in told.items():
                 if self._told.get(symbol) != text:
                     log.warning("%s", text)
