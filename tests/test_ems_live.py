@@ -2,8 +2,6 @@
 
 import logging
 import os
-import sqlite3
-import subprocess
 import sys
 from collections import defaultdict
 from collections.abc import AsyncIterator
@@ -18,7 +16,7 @@ import trio
 import piker_core as pk
 from piker_core.errors import ConfigError
 from providers.kraken.venue import Venue
-from tests.kraken_broker import SYMBOL, open_quiet_venue
+from tests.kraken_broker import LENIENT, SYMBOL, open_quiet_venue
 
 PATIENCE_S = 30.0
 
@@ -85,11 +83,9 @@ def allowed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, namespace: str) -> 
 
 
 @pytest.fixture
-async def venue(
-    allowed: None, monkeypatch: pytest.MonkeyPatch
-) -> AsyncIterator[Venue]:
+async def venue(allowed: None, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Venue]:
     async with open_quiet_venue() as opened:
-        for key, value in (opened.config | {"private_rate": 50, "private_burst": 100}).items():
+        for key, value in (opened.config | LENIENT).items():
             monkeypatch.setenv(f"PIKER_KRAKEN__{key.upper()}", str(value))
         yield opened
 
@@ -141,5 +137,42 @@ async def test_live_mode_has_to_be_allowed(
 ) -> None:
     monkeypatch.delenv("PIKER_ACCOUNT__KRAKEN__LIVE")
     with pytest.raises(ConfigError, match="live = true"):
+        async with open_desk():
+            raise AssertionError
+
+
+async def test_keys_are_in_no_log_output_database_or_process(
+    venue: Venue, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """All that a command says at DEBUG, and all that it leaves, without the keys."""
+    secrets = [venue.config[name] for name in ("api_key", "api_secret")]
+    words = ["order", "buy", SYMBOL, "0.01", "80000", "--live", "--debug", "--json"]
+    command = [sys.executable, "-m", "piker_core", *words]
+    said = await trio.run_process(command, capture_stdout=True, capture_stderr=True)
+    wrong = os.environ | {"PIKER_KRAKEN__API_SECRET": "d3Jvbmc="}
+    failed = await trio.run_process(
+        command, capture_stdout=True, capture_stderr=True, check=False, env=wrong
+    )
+    assert said.returncode == 0 and b'"open"' in said.stdout
+    assert failed.returncode != 0 and b"key" in failed.stderr.lower()
+    caplog.set_level(logging.DEBUG)
+    async with open_desk() as desk:
+        await desk.send("mine", "80000", "0.01")
+        await desk.wait("mine", "open")
+        command_line = await trio.Path("/proc/self/cmdline").read_bytes()
+    left = [path.read_bytes() for path in (tmp_path / "state").rglob("*.*")]
+    everything = [said.stdout, said.stderr, failed.stdout, failed.stderr, command_line]
+    texts = [caplog.text.encode(), *everything, *left]
+    assert len(left) >= 2 and len(caplog.text) > 100 and len(said.stderr) > 100
+    for secret in secrets:
+        assert not any(secret.encode() in text for text in texts)
+        assert venue.config["api_secret"].encode() not in said.stderr
+
+
+async def test_accounts_that_may_not_trade_are_told_so(
+    venue: Venue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PIKER_KRAKEN__API_KEY", "")
+    with pytest.raises(ConfigError, match="api_key"):
         async with open_desk():
             raise AssertionError
