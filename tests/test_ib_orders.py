@@ -462,6 +462,19 @@ async def test_ib_s_servers_that_are_lost_and_back_are_down_and_up(code: int) ->
         assert desk.acks("s2")
 
 
+async def test_a_dialog_that_opens_while_ib_is_lost_is_down_until_it_is_back() -> None:
+    async with open_orders_venue() as venue:
+        venue.faults.connectivity(1100)
+        async with open_desk(venue) as desk:
+            assert not (await desk.until_link(up=False)).up
+            with pytest.raises(BrokerDown, match="not sent"):
+                await desk.rest("a1")
+            venue.faults.connectivity(1102)
+            await desk.until_link(up=True)
+            await desk.rest("a1")
+            assert desk.acks("a1")
+
+
 async def test_farms_that_are_lost_do_not_concern_orders() -> None:
     async with open_pair() as (venue, desk):
         for code in (2103, 2105, 2157):
