@@ -542,6 +542,28 @@ async def test_after_the_daily_restart_only_what_is_open_is_known() -> None:
             assert row.size == 5
 
 
+async def test_a_cancel_while_the_order_is_not_answered_ends_both() -> None:
+    async with open_pair() as (venue, desk):
+        venue.orders.faults.pending = True
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(desk.rest, "q1")
+            await desk.until(lambda: desk.of(BrokerdStatus, "q1"))
+            assert desk.of(BrokerdStatus, "q1")[0].status == "pending"
+            for _ in range(2):
+                nursery.start_soon(desk.cancel, "q1")
+        assert not desk.acks("q1")
+        await desk.until_status("q1", "canceled")
+
+
+async def test_an_order_that_tws_alone_has_is_no_unknown_one() -> None:
+    async with open_pair(settings={"request_timeout_s": 0.3}) as (venue, desk):
+        venue.orders.faults.pending = True
+        await desk.rest("q1")
+        found = await desk.dialog.order("q1", AAPL)
+        assert found is not None and found.status == "pending"
+        assert not desk.acks("q1")
+
+
 async def test_many_orders_at_once_have_numbers_of_their_own() -> None:
     async with open_pair() as (venue, desk):
         async with trio.open_nursery() as nursery:
