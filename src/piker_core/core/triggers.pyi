@@ -32,5 +32,5 @@ class Triggers:
     def quote(self) -> tuple[float, float, float, float]: ...
 
 def feed_all(
-    ticks: NDArray[Any], books: Sequence[Triggers | None]
+    ticks: NDArray[Any], books: Sequence[Triggers | None], heard_ns: int = 0
 ) -> list[tuple[int, int]]: ...
