@@ -17,6 +17,7 @@ from piker_core.ems import ledger_rows
 from piker_core.ems.holding import Holding
 from piker_core.ems.ledger import DAY_NS, Ledger, Mark, Terms, differences
 from piker_core.ems.ledger_rows import (
+    catch_up,
     export_csv,
     holdings,
     open_ledger,
@@ -531,6 +532,23 @@ def test_rows_that_come_newest_first_are_summed_up_a_bounded_part_at_a_time(
     backwards = [fill(str(n), 1, n, time_ns=TODAY - n) for n in range(1, 400)]
     put(connection, *backwards)
     check(holdings(connection)[XBT], Sum(reversed(backwards)))
+
+
+def test_sums_that_something_far_back_has_dropped_are_made_again_at_once(
+    connection: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ledger_rows, "EVERY", 16)
+    monkeypatch.setattr(ledger_rows, "_MOST", 32)
+    start = TODAY - 30 * DAY_NS
+    many = [fill(str(n), 1 + n % 3, 100 + n, time_ns=start + n) for n in range(200)]
+    late = fill("late", -5, 90, time_ns=start - 1)
+    put(connection, *many, late)
+    assert len(opened(connection)._books[XBT].line) == 201
+    catch_up(connection)
+    catch_up(connection)
+    ledger = opened(connection)
+    assert len(ledger._books[XBT].line) == 0
+    check(ledger.holdings()[XBT], Sum([late, *many]))
 
 
 # -- profit of the day -----------------------------------------------------------------

@@ -149,6 +149,17 @@ def holdings(connection: sqlite3.Connection) -> dict[str, Holding]:
     return found
 
 
+def catch_up(connection: sqlite3.Connection) -> None:
+    """Keep sums of all rows that are in none. In a transaction.
+
+    For who is about to open a ledger in which something far back was recorded: all
+    sums that followed it are gone.
+    """
+    for symbol in _symbols(connection):
+        while _sum_up(connection, symbol):
+            continue
+
+
 def transactions(
     connection: sqlite3.Connection,
     start_ns: int = 0,
@@ -237,24 +248,24 @@ def _append(
         (one.symbol, earliest, first),
     )
     if seq % EVERY == 0:
-        _sum_up(connection, seq - EVERY)
+        query = "SELECT DISTINCT symbol FROM transactions WHERE seq > ?"
+        for (symbol,) in connection.execute(query, [seq - EVERY]).fetchall():
+            _sum_up(connection, symbol)
     return True
 
 
-def _sum_up(connection: sqlite3.Connection, after_seq: int) -> None:
-    """Keep a sum of each market that has rows behind one."""
-    query = "SELECT DISTINCT symbol FROM transactions WHERE seq > ?"
-    for (symbol,) in connection.execute(query, [after_seq]).fetchall():
-        holding, after = _sum_before(connection, symbol, END_NS)
-        rows = list(_rows(connection, symbol, after, most=_MOST))
-        if not rows:
-            continue
+def _sum_up(connection: sqlite3.Connection, symbol: str) -> bool:
+    """Keep a sum of the next rows of a market; whether there are more."""
+    holding, after = _sum_before(connection, symbol, END_NS)
+    rows = list(_rows(connection, symbol, after, most=_MOST))
+    if rows:
         for transaction, _ in rows:
             holding.apply(transaction)
         text = msgspec.json.encode(holding).decode()
         connection.execute(
             "INSERT INTO sums VALUES (?, ?, ?, ?)", (symbol, *rows[-1][1], text)
         )
+    return len(rows) == _MOST
 
 
 def _sum_before(
