@@ -69,10 +69,6 @@ class Broker(Protocol):
         """Those of these orders of which there is something new to be stored."""
 
     @property
-    def waits(self) -> bool:
-        """Whether an order waits for ticks."""
-
-    @property
     def due_ns(self) -> int | None:
         """When `advance` is to be called next, if at all."""
 
@@ -172,7 +168,8 @@ class Desk:
             most_s = LOOK_S
             if self.broker.due_ns is not None:
                 most_s = min(most_s, max(self.broker.due_ns - time.time_ns(), 0) / 1e9)
-            if self.markets.waits or self.broker.waits:
+            at_ticks = self.broker.at_once and len(self.gateway.living)
+            if self.markets.armed or at_ticks:
                 await self.markets.ready(most_s)
             else:
                 await trio.sleep(most_s)

@@ -48,7 +48,6 @@ class LiveBroker:
     """Orders to a venue, for a desk. `put`: how a change gets into the desk's turns."""
 
     at_once = False
-    waits = False
     due_ns = None
 
     def __init__(

@@ -32,8 +32,9 @@ class Markets:
     def __init__(self, broker: str, namespace: str) -> None:
         self.broker, self.namespace = broker, namespace
         self.known: dict[str, MktPair] = {}
+        self.armed = 0
+        """How many triggers wait for ticks."""
         self._watch: Watch | None = None
-        self._armed = 0
 
     def __enter__(self) -> Self:
         return self
@@ -102,7 +103,7 @@ class Markets:
             msgspec.json.decode(position, type=tuple[int, int]) if position else None
         )
         self._watch = Watch(self.broker, self.namespace, position=place)
-        self._armed = 0
+        self.armed = 0
         kept = [dialog for dialog in living if dialog.kept_here]
         for fqme in {*self.known, *(dialog.order.symbol for dialog in living)}:
             try:
@@ -135,7 +136,7 @@ class Markets:
             )
         else:
             armed = self.watch.arm(order.oid, order.symbol, order.price, stored=stored)
-        self._armed += 1
+        self.armed += 1
         return armed
 
     def keep(self, dialogs: Iterable[Dialog]) -> Iterator[Dialog]:
@@ -150,12 +151,7 @@ class Markets:
     def disarm(self, oid: str) -> None:
         """Watch for it no more."""
         if self._watch is not None and self._watch.disarm(oid):
-            self._armed -= 1
-
-    @property
-    def waits(self) -> bool:
-        """Whether a trigger waits for ticks."""
-        return self._armed > 0
+            self.armed -= 1
 
     # Ticks
 
@@ -178,7 +174,7 @@ class Markets:
         while polled.position != before:
             place = 0
             for fired in polled.fired:
-                self._armed -= 1
+                self.armed -= 1
                 end = max(place, fired.place + 1)
                 yield polled.ticks[place:end], fired
                 place = end
