@@ -270,8 +270,14 @@ class Desk:
             turn.dirty[dialog.oid] = dialog
         turn.dirty = news.heard | turn.dirty
         notes = {"ticks": self.markets.position}
-        marks = self.ledger.take_marks()
-        stored = Stored(turn, news.changed, news.gone, notes, marks)
+        stored = Stored(
+            turn,
+            news.changed,
+            news.gone,
+            notes,
+            marks=self.ledger.take_marks(),
+            terms=self.ledger.take_terms(),
+        )
         try:
             await trio.to_thread.run_sync(
                 self.database.commit, stored, self.name, self.account

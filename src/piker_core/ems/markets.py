@@ -35,6 +35,7 @@ class Markets:
         self.armed = 0
         """How many triggers wait for ticks."""
         self._watch: Watch | None = None
+        self._ledger: Ledger | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -60,8 +61,9 @@ class Markets:
     def add(self, fqme: str) -> MktPair:
         """Take in a market by its ring. Raises NotFound if it has none."""
         with attach_bars(fqme, period=1, namespace=self.namespace) as bars:
-            self.known[fqme] = read_mkt(bars, fqme)
-        return self.known[fqme]
+            mkt = self.known[fqme] = read_mkt(bars, fqme)
+        self._tell_terms(fqme, mkt)
+        return mkt
 
     def find(self, fqme: str) -> MktPair:
         """A market that an order is for. Raises PikerError if it cannot be had here."""
@@ -80,10 +82,15 @@ class Markets:
         return mkt
 
     def describe(self, ledger: Ledger) -> None:
-        """Tell a ledger what the markets are of."""
+        """Tell a ledger what the markets are of, those to come too."""
+        self._ledger = ledger
         for fqme, mkt in self.known.items():
+            self._tell_terms(fqme, mkt)
+
+    def _tell_terms(self, fqme: str, mkt: MktPair) -> None:
+        if self._ledger is not None and mkt.quote.name:
             terms = Terms(mkt.quote.name, mkt.base.name, mkt.multiplier)
-            ledger.describe(fqme, terms)
+            self._ledger.describe(fqme, terms)
 
     def prices(self, fqme: str) -> Prices:
         """What is known of a market's price."""
