@@ -360,7 +360,7 @@ class Auditor:
     def check_priority(
         self, filled: dict[str, Any], before: dict[str, dict[str, Any]], time_ns: int
     ) -> None:
-        """Whoever comes before an order that was filled has nothing left."""
+        """Whoever comes before an order that was filled is filled, or was canceled."""
 
         def place(order: dict[str, Any]) -> tuple[Decimal, int]:
             sign = -1 if order["action"] == "buy" else 1
@@ -369,7 +369,11 @@ class Auditor:
         for reqid, order in before.items():
             first = order["action"] == filled["action"] and place(order) < place(filled)
             if first and order["live_ns"] < time_ns and not order["reduce_only"]:
-                assert self.run.engine.order(reqid).status == "closed"  # type: ignore[union-attr]
+                assert not self.lives(reqid)
+
+    def lives(self, reqid: str) -> bool:
+        order = self.run.engine.order(reqid)
+        return order is not None and order.status == "open"
 
     def check_lives(self, said: list[Message]) -> None:
         for message in said:
