@@ -232,8 +232,14 @@ TAKEN_THEN_GONE = [
     *(event("ask", 3, 1), event("ask", 0, 2)),
 ]
 
+BEHIND_BY_A_LATE_QUOTE = [
+    *(event("bid", -2, 1), event("buy", 0, 8, "a"), Event("bid", 1, 3, 1, 1)),
+    *(event("bid", 0, 3), event("trade", 0, 5)),
+]
+
 
 @settings(deadline=None, max_examples=300)
+@example(BEHIND_BY_A_LATE_QUOTE, PaperConfig(), set(), 9)
 @example(TAKEN_THEN_PASSED_BY, PaperConfig(), set(), 9)
 @example(TAKEN_THEN_GONE, PaperConfig(), set(), 9)
 @given(scripts, configs, st.sets(st.integers(0, 250)), st.integers(1, 9))
