@@ -56,6 +56,7 @@ class OrderClient:
         self._post: Callable[[int, Order | Update | Cancel | None], None] | None = None
         self._pending: dict[int, _Pending] = {}
         self._number = 0
+        self._news = trio.Event()
         self._seq = -1
 
     # Requests
@@ -121,6 +122,12 @@ class OrderClient:
         for pending in list(self._pending.values()):
             await pending.done.wait()
 
+    async def settled(self) -> None:
+        """Wait until the broker has heard of every order so far."""
+        while any(status.resp == "pending" for status in self.dialogs.values()):
+            self._news = trio.Event()
+            await self._news.wait()
+
     # The line
 
     def hello(self) -> Hello:
@@ -178,6 +185,7 @@ class OrderClient:
                 self._seq = message.seq
                 self._note(message)
             self.sink.send_nowait(message)
+        self._news.set()
 
     def _note(self, status: Status) -> None:
         """Keep the newest status; an error about a request changes no order."""

@@ -133,6 +133,8 @@ class Desk:
         self.markets.resume(self.database.note("ticks"), living)
         sent = [dialog for dialog in living if not dialog.kept_here]
         self.broker.begin(sent, self.ledger)
+        if self.broker.at_once:
+            self.gateway.send_again()
 
     # ---- what comes in --------------------------------------------------------------
 
@@ -279,9 +281,10 @@ class Desk:
             terms=self.ledger.take_terms(),
         )
         try:
-            await trio.to_thread.run_sync(
-                self.database.commit, stored, self.name, self.account
-            )
+            with trio.CancelScope(shield=True):  # once taken, a turn is stored
+                await trio.to_thread.run_sync(
+                    self.database.commit, stored, self.name, self.account
+                )
         except (sqlite3.Error, OSError) as error:
             await self._undo(inputs, answers, str(error))
             return False
@@ -304,9 +307,9 @@ class Desk:
             seat.deliver([Done(done.number, reason)])
             seat.session.number = done.number  # it is answered, though not stored
         self._inputs[:0] = [item for item in inputs if not isinstance(item, Asked)]
-        await trio.sleep(RETRY_S)
         self._load()
         self._awake.set()
+        await trio.sleep(RETRY_S)
 
     async def _close(self) -> None:
         """Store who has heard what. A disk that is full now costs a repeat later."""

@@ -12,6 +12,7 @@
 All numbers are exact multiples of the market's ticks.
 """
 
+from bisect import insort
 from collections.abc import Callable
 from decimal import Decimal
 from typing import NamedTuple
@@ -234,13 +235,11 @@ class PaperMarket:
 
     def place(self, order: PaperOrder) -> None:
         """Put it among the others as it is."""
-        orders = self.own(order)
-        orders.append(order)
         if order.reduce_only:
             self.reducing.append(order)
         self.latest_ns = max(self.latest_ns, order.live_ns)
         sign = self.beside(order).sign
-        orders.sort(key=lambda one: (-sign * one.price, one.seq))
+        insort(self.own(order), order, key=lambda one: (-sign * one.price, one.seq))
 
     def remove(self, order: PaperOrder) -> None:
         """It rests no more."""

@@ -45,7 +45,11 @@ class PaperBroker:
         self._added.clear()
         for fqme in self._markets.known:
             self._add(fqme)
-        here = [d for d in dialogs if d.order.symbol in self._added]
+        here = [
+            dialog
+            for dialog in dialogs
+            if dialog.order.symbol in self._added and dialog.asked != "new"
+        ]
         self._states = {d.reqid: d.paper for d in here if d.paper}
         self._engine.restore([_restored(d) for d in here], states=self._states)
 
