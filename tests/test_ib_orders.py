@@ -462,6 +462,19 @@ async def test_ib_s_servers_that_are_lost_and_back_are_down_and_up(code: int) ->
         assert desk.acks("s2")
 
 
+async def test_a_dialog_that_opens_while_ib_is_lost_is_down_until_it_is_back() -> None:
+    async with open_orders_venue() as venue:
+        venue.faults.connectivity(1100)
+        async with open_desk(venue) as desk:
+            assert not (await desk.until_link(up=False)).up
+            with pytest.raises(BrokerDown, match="not sent"):
+                await desk.rest("a1")
+            venue.faults.connectivity(1102)
+            await desk.until_link(up=True)
+            await desk.rest("a1")
+            assert desk.acks("a1")
+
+
 async def test_farms_that_are_lost_do_not_concern_orders() -> None:
     async with open_pair() as (venue, desk):
         for code in (2103, 2105, 2157):
@@ -527,6 +540,28 @@ async def test_after_the_daily_restart_only_what_is_open_is_known() -> None:
             assert await fresh.dialog.fills(0) == []
             (row,) = await fresh.dialog.positions()
             assert row.size == 5
+
+
+async def test_a_cancel_while_the_order_is_not_answered_ends_both() -> None:
+    async with open_pair() as (venue, desk):
+        venue.orders.faults.pending = True
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(desk.rest, "q1")
+            await desk.until(lambda: desk.of(BrokerdStatus, "q1"))
+            assert desk.of(BrokerdStatus, "q1")[0].status == "pending"
+            for _ in range(2):
+                nursery.start_soon(desk.cancel, "q1")
+        assert not desk.acks("q1")
+        await desk.until_status("q1", "canceled")
+
+
+async def test_an_order_that_tws_alone_has_is_no_unknown_one() -> None:
+    async with open_pair(settings={"request_timeout_s": 0.3}) as (venue, desk):
+        venue.orders.faults.pending = True
+        await desk.rest("q1")
+        found = await desk.dialog.order("q1", AAPL)
+        assert found is not None and found.status == "pending"
+        assert not desk.acks("q1")
 
 
 async def test_many_orders_at_once_have_numbers_of_their_own() -> None:

@@ -4,7 +4,7 @@ from typing import Any, final
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Triggers", "feed_all"]
+__all__ = ["Triggers", "feed_all", "of_markets"]
 
 @final
 class Triggers:
@@ -21,7 +21,9 @@ class Triggers:
     def feed(self, ticks: NDArray[Any], market: int) -> list[tuple[int, int]]: ...
     def feed_rows(self, rows: NDArray[Any]) -> list[tuple[int, int]]: ...
     def check(self, high: float, low: float) -> list[int]: ...
-    def prices(self, ticks: NDArray[Any], market: int) -> NDArray[np.float64]: ...
+    def prices(
+        self, batches: Sequence[NDArray[Any]], market: int
+    ) -> NDArray[np.float64]: ...
     @property
     def last(self) -> tuple[float, int]: ...
     @property
@@ -31,6 +33,9 @@ class Triggers:
     @property
     def quote(self) -> tuple[float, float, float, float]: ...
 
+def of_markets(
+    ticks: NDArray[Any], wanted: NDArray[np.bool_]
+) -> tuple[NDArray[Any], int]: ...
 def feed_all(
-    ticks: NDArray[Any], books: Sequence[Triggers | None]
+    ticks: NDArray[Any], books: Sequence[Triggers | None], heard_ns: int = 0
 ) -> list[tuple[int, int]]: ...

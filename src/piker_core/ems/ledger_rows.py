@@ -11,9 +11,9 @@ Nothing is committed here. Threads: those of the connection.
 
 import csv
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from decimal import Decimal
-from typing import TextIO
+from typing import Protocol
 
 import msgspec
 
@@ -23,6 +23,7 @@ from piker_core.ems.ledger import (
     END_NS,
     LATE_NS,
     Book,
+    Known,
     Ledger,
     Mark,
     Terms,
@@ -92,6 +93,13 @@ WHERE NOT EXISTS (
 """Versions that count."""
 
 
+class SupportsWrite(Protocol):
+    """What text can be written to."""
+
+    def write(self, text: str, /) -> object:
+        """Write it."""
+
+
 def record(
     connection: sqlite3.Connection,
     broker: str,
@@ -113,8 +121,7 @@ def open_ledger(
 ) -> Ledger:
     """The ledger of an account, as it is in the file."""
     ledger = Ledger(broker, account)
-    for symbol, terms in _all_terms(connection):
-        ledger.describe(symbol, terms)
+    ledger.load_terms(stored_terms(connection))
     day = now_ns // DAY_NS
     marks = connection.execute("SELECT * FROM marks WHERE day = ?", [day])
     ledger.load_marks(Mark(at, symbol, Decimal(price)) for at, symbol, price in marks)
@@ -142,6 +149,17 @@ def holdings(connection: sqlite3.Connection) -> dict[str, Holding]:
     return found
 
 
+def catch_up(connection: sqlite3.Connection) -> None:
+    """Keep sums of all rows that are in none. In a transaction.
+
+    For who is about to open a ledger in which something far back was recorded: all
+    sums that followed it are gone.
+    """
+    for symbol in _symbols(connection):
+        while _sum_up(connection, symbol):
+            continue
+
+
 def transactions(
     connection: sqlite3.Connection,
     start_ns: int = 0,
@@ -158,13 +176,20 @@ def transactions(
     return (_transaction(row) for row in rows)
 
 
-def export_csv(connection: sqlite3.Connection, file: TextIO) -> int:
-    """Write all transactions that count, with a heading; returns how many."""
+def export_csv(
+    connection: sqlite3.Connection,
+    file: SupportsWrite,
+    *,
+    start_ns: int = 0,
+    end_ns: int | None = None,
+    symbol: str = "",
+) -> int:
+    """Write `transactions` with a heading, numbers without exponents; how many."""
     names = ("time_ns", *(name for name in _COLUMNS if name != "time_ns"))
-    writer = csv.writer(file)
+    writer = csv.writer(file, lineterminator="\n")
     writer.writerow(names)
     count = 0
-    for transaction in transactions(connection):
+    for transaction in transactions(connection, start_ns, end_ns, symbol):
         row = {name: getattr(transaction, name) for name in names}
         row |= {name: f"{row[name]:f}" for name in ("size", "price", "fee")}
         row["details"] = _details(transaction)
@@ -173,10 +198,19 @@ def export_csv(connection: sqlite3.Connection, file: TextIO) -> int:
     return count
 
 
-def save_terms(connection: sqlite3.Connection, symbol: str, terms: Terms) -> None:
-    """Keep what a market is of. In a transaction."""
-    row = (symbol, terms.currency, terms.base, str(terms.multiplier))
-    connection.execute("INSERT OR REPLACE INTO terms VALUES (?, ?, ?, ?)", row)
+def stored_terms(connection: sqlite3.Connection) -> dict[str, Terms]:
+    """What markets are of, as far as it was saved."""
+    rows = connection.execute("SELECT symbol, currency, base, multiplier FROM terms")
+    return {row[0]: Terms(row[1], row[2], Decimal(row[3])) for row in rows}
+
+
+def save_terms(connection: sqlite3.Connection, terms: Mapping[str, Terms]) -> None:
+    """Keep what markets are of, by symbol. In a transaction."""
+    rows = [
+        (symbol, of.currency, of.base, str(of.multiplier))
+        for symbol, of in terms.items()
+    ]
+    connection.executemany("INSERT OR REPLACE INTO terms VALUES (?, ?, ?, ?)", rows)
 
 
 def save_marks(connection: sqlite3.Connection, marks: Iterable[Mark]) -> None:
@@ -214,24 +248,24 @@ def _append(
         (one.symbol, earliest, first),
     )
     if seq % EVERY == 0:
-        _sum_up(connection, seq - EVERY)
+        query = "SELECT DISTINCT symbol FROM transactions WHERE seq > ?"
+        for (symbol,) in connection.execute(query, [seq - EVERY]).fetchall():
+            _sum_up(connection, symbol)
     return True
 
 
-def _sum_up(connection: sqlite3.Connection, after_seq: int) -> None:
-    """Keep a sum of each market that has rows behind one."""
-    query = "SELECT DISTINCT symbol FROM transactions WHERE seq > ?"
-    for (symbol,) in connection.execute(query, [after_seq]).fetchall():
-        holding, after = _sum_before(connection, symbol, END_NS)
-        rows = list(_rows(connection, symbol, after, most=_MOST))
-        if not rows:
-            continue
+def _sum_up(connection: sqlite3.Connection, symbol: str) -> bool:
+    """Keep a sum of the next rows of a market; whether there are more."""
+    holding, after = _sum_before(connection, symbol, END_NS)
+    rows = list(_rows(connection, symbol, after, most=_MOST))
+    if rows:
         for transaction, _ in rows:
             holding.apply(transaction)
         text = msgspec.json.encode(holding).decode()
         connection.execute(
             "INSERT INTO sums VALUES (?, ?, ?, ?)", (symbol, *rows[-1][1], text)
         )
+    return len(rows) == _MOST
 
 
 def _sum_before(
@@ -253,13 +287,31 @@ def _load(
 ) -> None:
     midnight = now_ns - now_ns % DAY_NS
     holding, after = _sum_before(connection, symbol, midnight - LATE_NS)
-    book = Book(Line(holding, after))
+    book = Book(Line(holding, after), _known_before(connection, symbol, after))
     for transaction, place in _rows(connection, symbol, after):
         book.put(transaction, place)
     (order,) = connection.execute(
         "SELECT coalesce(max(seq), 0) FROM transactions"
     ).fetchone()
     ledger.begin(symbol, book, order)
+
+
+def _known_before(
+    connection: sqlite3.Connection, symbol: str, after: Place | None
+) -> dict[str, Known]:
+    """What is known of the day before a place, what is there included."""
+    if after is None:
+        return {}
+    rows = connection.execute(
+        "SELECT tid, revision, tells_fee, time_ns, first FROM transactions WHERE "
+        "symbol = ? AND time_ns >= ? AND (time_ns, first) <= (?, ?) "
+        "ORDER BY revision, tells_fee",
+        (symbol, after.time_ns - DAY_NS, *after),
+    )
+    return {
+        tid: Known(revision, bool(tells_fee), Place(time_ns, first))
+        for tid, revision, tells_fee, time_ns, first in rows
+    }
 
 
 def _rows(
@@ -281,15 +333,14 @@ def _rows(
 
 
 def _symbols(connection: sqlite3.Connection) -> list[str]:
-    rows = connection.execute(
-        "SELECT DISTINCT symbol FROM transactions ORDER BY symbol"
-    )
-    return [row[0] for row in rows]
-
-
-def _all_terms(connection: sqlite3.Connection) -> Iterator[tuple[str, Terms]]:
-    for symbol, currency, base, multiplier in connection.execute("SELECT * FROM terms"):
-        yield symbol, Terms(currency, base, Decimal(multiplier))
+    """Markets that there are transactions of: a look-up for each, not a scan."""
+    next_one = "SELECT min(symbol) FROM transactions WHERE symbol > ?"
+    (symbol,) = connection.execute("SELECT min(symbol) FROM transactions").fetchone()
+    found = []
+    while symbol is not None:
+        found.append(symbol)
+        (symbol,) = connection.execute(next_one, [symbol]).fetchone()
+    return found
 
 
 def _transaction(row: tuple[object, ...]) -> Transaction:

@@ -21,12 +21,14 @@ MOST = 1 << 24
 class Hello(msgspec.Struct, frozen=True, tag="hello", tag_field="msg"):
     """Who a client is. `seq`: the last status it has heard of, -1 for a new one.
 
-    `cancels`: its orders are canceled when it is gone. `symbols`: what it will trade.
+    `cancels`: its orders are canceled when it is gone. `adopts`: it takes over orders
+    whose client is gone, unless that one has a name. `symbols`: what it trades.
     """
 
     session: str
     seq: int = -1
     cancels: bool = False
+    adopts: bool = True
     symbols: list[str] = []
     version: int = VERSION
 

@@ -48,7 +48,6 @@ class LiveBroker:
     """Orders to a venue, for a desk. `put`: how a change gets into the desk's turns."""
 
     at_once = False
-    waits = False
     due_ns = None
 
     def __init__(
@@ -277,8 +276,10 @@ class LiveBroker:
         """Say what differs, once as long as it does."""
 
         def change(gateway: Gateway) -> None:
+            if gateway.ledger.is_empty:
+                return  # the first positions are still to come
             found = differences(_of(gateway.ledger, positions), positions)
-            told = {difference.symbol: str(difference) for difference in found}
+            told = {difference.symbol: difference.text for difference in found}
             for symbol, text in told.items():
                 if self._told.get(symbol) != text:
                     log.warning("%s", text)

@@ -12,6 +12,7 @@
 All numbers are exact multiples of the market's ticks.
 """
 
+from bisect import insort
 from collections.abc import Callable
 from decimal import Decimal
 from typing import NamedTuple
@@ -114,8 +115,6 @@ class Shown:
         self._forget_better(price, time_ns)
         if price in self.taken:
             self.taken[price] = min(self.taken[price], size)
-            if not size:
-                self._forget(price, time_ns)
         self.best, self.size = price, size
 
     def pass_by(self, price: Decimal, time_ns: int) -> None:
@@ -185,6 +184,8 @@ class PaperMarket:
         self.bids, self.asks = Shown(1), Shown(-1)
         self.buys: list[PaperOrder] = []
         self.sells: list[PaperOrder] = []
+        self.reducing: list[PaperOrder] = []
+        """Those of both that are reduce-only."""
         self.position = ZERO
         self.prices: dict[float, Decimal] = {}
         """Prices of ticks that were made exact."""
@@ -234,17 +235,17 @@ class PaperMarket:
 
     def place(self, order: PaperOrder) -> None:
         """Put it among the others as it is."""
-        orders = self.own(order)
-        orders.append(order)
+        if order.reduce_only:
+            self.reducing.append(order)
         self.latest_ns = max(self.latest_ns, order.live_ns)
         sign = self.beside(order).sign
-        orders.sort(key=lambda one: (-sign * one.price, one.seq))
+        insort(self.own(order), order, key=lambda one: (-sign * one.price, one.seq))
 
     def remove(self, order: PaperOrder) -> None:
         """It rests no more."""
-        orders = self.own(order)
-        if order in orders:
-            orders.remove(order)
+        for orders in (self.own(order), self.reducing):
+            if order in orders:
+                orders.remove(order)
 
     def join(self, order: PaperOrder) -> None:
         """It is the last at its price now."""
@@ -311,17 +312,16 @@ class PaperMarket:
             order.ahead = ZERO
             why = "a trade went through its price"
             left -= self._give(order, order.price, left, maker=True, why=why, tick=tick)
-        came, ahead = left, ZERO
+        came = left
         for order in reached:
             if order.price != price:
                 continue
             if order.ahead is None:
                 break
-            ahead = max(ahead, order.ahead)
             why = "a trade at its price, none were ahead"
-            if ahead:
-                why = f"a trade at its price, {ahead.normalize():f} were ahead"
-            most = left - ahead
+            if order.ahead:
+                why = f"a trade at its price, {order.ahead.normalize():f} were ahead"
+            most = left - order.ahead
             left -= self._give(order, price, most, maker=True, why=why, tick=tick)
             order.ahead = max(order.ahead - came, ZERO)
             order.traded += came

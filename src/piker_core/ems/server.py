@@ -22,7 +22,7 @@ from piker_core.control_socket import (
     remove_socket,
 )
 from piker_core.ems.client import OrderClient
-from piker_core.ems.desk import Asked, Desk, Entering, Seat
+from piker_core.ems.desk import Desk
 from piker_core.ems.link import (
     MOST,
     VERSION,
@@ -36,6 +36,7 @@ from piker_core.ems.link import (
     decode_asked,
     decode_told,
 )
+from piker_core.ems.seats import Asked, Entering, Seat
 from piker_core.errors import PikerError
 from piker_core.orders import Cancel, Order, Update
 
@@ -116,7 +117,7 @@ class _Line:
 
     def __init__(self, desk: Desk, link: Link, most_waiting: int) -> None:
         self._desk, self._link, self._most = desk, link, most_waiting
-        self._told: deque[Told | Welcome] = deque()
+        self._told: deque[Told | Welcome | Refused] = deque()
         self._awake = trio.Event()
         self._seat: Seat | None = None
         self._entered = trio.Event()
@@ -124,7 +125,8 @@ class _Line:
 
     async def run(self, hello: Hello) -> None:
         """Until the client is gone."""
-        self._desk.put(Entering(hello, self._deliver, self._welcomed))
+        own = (self._deliver, self._welcomed, self._refused)
+        self._desk.put(Entering(hello, *own))
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._say, nursery.cancel_scope)
@@ -143,6 +145,10 @@ class _Line:
         self._told.append(welcome)
         self._awake.set()
         self._entered.set()
+
+    def _refused(self, reason: str) -> None:
+        self._told.append(Refused(reason=reason))
+        self._awake.set()
 
     def _deliver(self, messages: list[Told]) -> None:
         self._told.extend(messages)

@@ -101,8 +101,12 @@ class Dialog:
     ) -> None:
         order_id = session.next_order_id()
         held = self._link.book.add(order, order_id, listing.con_id)
-        self._write(session, held, listing, made)
-        await self._answered(session, held, f"order {order.oid!r}")
+        held.turn.acquire_nowait()  # nobody else knows of it
+        try:
+            self._write(session, held, listing, made)
+            await self._answered(session, held.answer, f"order {order.oid!r}", held)
+        finally:
+            held.turn.release()
 
     async def _change(
         self,
@@ -127,7 +131,8 @@ class Dialog:
             held.wanted = (order.price, order.size)
             held.oid, held.label = order.oid, order.account
             self._write(session, held, listing, made)
-            await self._answered(session, held, f"the change of order {order.oid!r}")
+            what = f"the change of order {order.oid!r}"
+            await self._answered(session, held.answer, what)
 
     def _write(self, session: Session, held: Held, listing: Listing, made: Any) -> None:
         held.answer = trio.Event()
@@ -150,18 +155,22 @@ class Dialog:
             if held is not None:
                 self._link.book.repeat(held)
             return
-        held.canceling, held.answer = True, trio.Event()
+        if not held.canceling:
+            held.canceling, held.over = True, trio.Event()
         session.requests.cancelOrder(held.order_id)
-        await self._answered(session, held, f"the cancel of order {cancel.oid!r}")
+        what = f"the cancel of order {cancel.oid!r}"
+        await self._answered(session, held.over, what)
 
-    async def _answered(self, session: Session, held: Held, what: str) -> None:
-        """Wait for the answer to what was written."""
+    async def _answered(
+        self, session: Session, answer: trio.Event, what: str, new: Held | None = None
+    ) -> None:
+        """Wait for the answer to what was written; of a `new` order, for a word."""
         with trio.move_on_after(self._config.request_timeout_s):
             async with trio.open_nursery() as nursery:
-                for event in (held.answer, session.lost):
+                for event in (answer, session.lost):
                     nursery.start_soon(end_with, event, nursery.cancel_scope)
-        told = held.asked == "new" and held.word != ""
-        if held.answer.is_set() or (told and not session.lost.is_set()):
+        told = new is not None and new.word != ""
+        if answer.is_set() or (told and not session.lost.is_set()):
             return  # TWS has it at least: the acknowledgement follows
         self._link.counts["unknown"] += 1
         why = session.reason or f"no answer in {self._config.request_timeout_s:g} s"

@@ -42,8 +42,9 @@ _ENDED = ("closed", "canceled")
 
 
 class Held:
-    """An order as far as it is known; `answer` is set when a request was answered.
+    """An order as far as it is known.
 
+    `answer` is set when it, or a change of it, was answered, `over` when a cancel was.
     `asked`: "new" or "change" while that is not answered; `canceling` likewise. `word`
     is TWS's for its state. `turn` is held by who changes it.
     """
@@ -60,7 +61,7 @@ class Held:
         self.canceling = False
         self.seen = 0
         self.time_ns = 0
-        self.answer = trio.Event()
+        self.answer, self.over = trio.Event(), trio.Event()
         self.turn = trio.Lock()
 
     @property
@@ -295,10 +296,12 @@ class Book:
                 broker_details=held.details(),
             )
         )  # fmt: skip
-        if held.ended or (held.canceling and held.word == "PendingCancel"):
-            held.canceling = False
-            held.asked = "" if held.ended else held.asked
+        if held.ended:
+            held.asked, held.canceling = "", False
             held.answer.set()
+            held.over.set()
+        elif held.word == "PendingCancel":
+            held.over.set()
 
     # Executions
 
@@ -361,7 +364,7 @@ class Book:
         elif meaning == "cancel failed":
             held.canceling = False
             self._say_error(held.reqid, held.oid, held.symbol, reason)
-            held.answer.set()
+            held.over.set()
             self._doubt(held)
         elif meaning == "refused":
             self._refused(held, code, reason)
@@ -385,7 +388,7 @@ class Book:
         else:
             held.canceling = False
             self._say_error(held.reqid, held.oid, held.symbol, reason)
-            held.answer.set()
+            held.over.set()
             self._doubt(held)
 
     def _end(self, held: Held, reason: str) -> None:

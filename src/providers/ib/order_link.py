@@ -78,14 +78,23 @@ class OrderLink:
             self.code, session.client_id,
             emit=self._tell, doubt=self._note_doubt, counts=self.counts,
         )  # fmt: skip
-        for symbol in symbols:
-            await self.listing(symbol)
         self._attach(session)
         try:
+            await self._know(session, symbols)
             await self._learn(session)
         except BaseException:
             self._detach(session)
             raise
+
+    async def _know(self, session: Session, symbols: Sequence[str]) -> None:
+        """Look markets up; one that TWS cannot describe now is when it is traded."""
+        for symbol in symbols:
+            try:
+                await self.listing(symbol)
+            except ProviderError as error:
+                if session.links.up:
+                    raise
+                log.info("%s is not looked up yet: %s", symbol, error)
 
     async def run(self, find: Find) -> None:
         """Stay connected, and `find` orders in doubt; until cancelled."""
