@@ -14,6 +14,8 @@ from piker_core.orders import BrokerdFill, BrokerdPosition, ExecMode, Order, Sta
 
 WAIT_S = 12.0
 """How long an order may take to be what it is expected to be."""
+PATIENCE_S = 1.5
+"""How long a triggered order may wait for the market, before it goes there."""
 SIZE = Decimal("0.01")
 _FAR = Decimal("0.05")
 _THROUGH = Decimal("0.01")
@@ -113,13 +115,12 @@ class PaperOrders:
         for oid, price in pair.items():
             await self._send(oid, "sell", price, exec_mode="dark", oco="dark")
         await self._until(lambda: any(self._is(oid, "triggered") for oid in pair))
-        await self._until(
-            lambda: any(self._is(oid, "open") or self._is(oid, "fill") for oid in pair)
-        )
+        with trio.move_on_after(PATIENCE_S):
+            await self._until(lambda: all(self._end(oid) for oid in pair))
         for oid in pair:
-            if self._is(oid, "triggered") and not self._ended(oid):
+            if self._is(oid, "triggered") and not self._end(oid):
                 await self._client.update(oid, price=_away(flume, -_THROUGH))
-        await self._until(lambda: all(self._ended(oid) for oid in pair))
+        await self._until(lambda: all(self._end(oid) for oid in pair))
 
     async def _send(
         self,
@@ -151,8 +152,10 @@ class PaperOrders:
     def _is(self, oid: str, resp: str) -> bool:
         return resp in self._said(oid)
 
-    def _ended(self, oid: str) -> bool:
-        return bool({"closed", "canceled", "error"} & set(self._said(oid)))
+    def _end(self, oid: str) -> str:
+        """The word with which it ended; an error after that is about a request."""
+        ends = (word for word in self._said(oid) if word in ("closed", "canceled"))
+        return next(ends, "")
 
     def _filled(self, oid: str) -> Decimal:
         messages = [status.brokerd_msg for status in self._statuses.get(oid, [])]
@@ -189,7 +192,7 @@ class PaperOrders:
         end = ENDS[oid] or ("closed" if oid in triggered else "canceled")
         size = SIZE if end == "closed" else Decimal(0)
         one = bool(ENDS[oid]) or len(triggered) == 1
-        return one and self._said(oid)[-1:] == [end] and self._filled(oid) == size
+        return one and self._end(oid) == end and self._filled(oid) == size
 
 
 def _away(flume: Flume, part: Decimal) -> Decimal:
