@@ -319,6 +319,19 @@ async def test_another_dialog_knows_orders_legs_and_fills_of_the_one_before(
         assert matching.open_orders() == []
 
 
+async def test_orders_of_others_are_told_under_their_own_names() -> None:
+    async with open_orders(SPOT) as heard:
+        matching = heard.account.matching
+        for client_id in ("web_1x9", "x-99999"):
+            matching.place(
+                "BTCUSDT", "buy", size=D(1), price=D(20000), client_id=client_id
+            )
+        orders = await heard.dialog.orders()
+        assert [each.reqid for each in orders] == ["web_1x9", "x"]
+        assert orders[1].broker_details == {"client_order_id": "x-99999"}
+        await heard.wait(lambda: heard.of(BrokerdStatus, "web_1x9"))
+
+
 async def test_both_sides_are_served_where_no_market_is_named() -> None:
     async with open_orders(SPOT) as heard:
         config = make_config(heard.venue)

@@ -26,7 +26,7 @@ __all__ = ["BrokerDown", "OutcomeUnknown", "Pace", "Refusal", "call_order"]
 BAD_KEYS = (-1022, -2008, -2014, -2015)
 NO_SUCH_ORDER = -2013
 _SPANS = {"SECOND": 1.0, "MINUTE": 60.0, "HOUR": 3600.0, "DAY": 86_400.0}
-_HEADERS = {"x-mbx-order-count-10s": 10.0, "x-mbx-order-count-1m": 60.0}
+_COUNT_HEADER, _COUNT_SPAN_S = "x-mbx-order-count-10s", 10.0
 
 
 class Refusal(ProviderError):
@@ -106,11 +106,10 @@ class Pace:
     ) -> None:
         """The same of an answer over HTTP, which tells what was used, not of what."""
         _, spent_orders, sent_s = taken
-        for name, span_s in _HEADERS.items():
-            text = headers.get(name, "")
-            if span_s == 10.0 and text.isascii() and text.isdecimal():
-                used = Used(float(text), self._burst, span_s)
-                self._orders.adopt(used, spent=spent_orders, sent_s=sent_s)
+        text = headers.get(_COUNT_HEADER, "")
+        if text.isascii() and text.isdecimal():
+            used = Used(float(text), self._burst, _COUNT_SPAN_S)
+            self._orders.adopt(used, spent=spent_orders, sent_s=sent_s)
 
 
 async def call_order(
