@@ -16,7 +16,7 @@ from piker_core.orders import BrokerdOrder
 from providers.binance.venue import Limits, open_venue
 from tests.binance_orders import SPOT, USDM, Heard, open_dialog
 
-ORDERS = 40
+ORDERS = 60
 FREE = Limits(orders=10_000, attempts=10_000)
 SETTINGS = {
     "order_rate": 1e4, "order_burst": 10_000, "usdm_order_rate": 1e4,
@@ -71,19 +71,19 @@ async def request(
 async def stir(heard: Heard, rng: random.Random) -> None:
     """One fault after another."""
     faults = heard.venue.faults
+    ways: list[Callable[[], object]] = [
+        *(partial(faults.time_out_orders, 1, executed=done) for done in (True, False)),
+        *(partial(faults.lose_answers, 1, executed=done) for done in (True, False)),
+        *(partial(faults.delay_reports, seconds) for seconds in (0.1, 0.0)),
+        partial(faults.refuse_replacements, 1),
+        partial(faults.unavailable, 1),
+        faults.cut,
+        faults.terminate_user_streams,
+    ]
     while True:
-        await trio.sleep(rng.uniform(0.05, 0.2))
-        how = {"executed": rng.random() < 0.5}
-        faults_now: list[Callable[[], object]] = [
-            partial(faults.time_out_orders, 1, **how),
-            partial(faults.lose_answers, 1, **how),
-            partial(faults.refuse_replacements, 1),
-            partial(faults.delay_reports, rng.choice([0, 0.1])),
-            partial(faults.unavailable, 1),
-            faults.cut,
-            faults.terminate_user_streams,
-        ]
-        rng.choice(faults_now)()
+        for fault in rng.sample(ways, len(ways)):
+            await trio.sleep(rng.uniform(0.03, 0.1))
+            fault()
 
 
 async def trade(heard: Heard, rng: random.Random) -> None:
@@ -127,7 +127,14 @@ async def check(heard: Heard) -> None:
     faults = heard.venue.faults
     for switch in ("time_out", "time_out_done", "lose", "lose_done"):
         faults.take_order(switch)
+    faults.unavailable(0)
     account = heard.account
+    names = {order.client_id for order in account.matching.open_orders()}
+    listed = await heard.dialog.orders()
+    assert names >= {o.broker_details["client_order_id"] for o in listed}
+    with trio.fail_after(20):
+        while account.matching.open_orders():  # nothing is filled after that
+            await heard.dialog.cancel_all()
     truth: dict[str, D] = {}
     for order, execution in account.matching.executions():
         reqid = order.client_id.partition("-")[0]
@@ -144,11 +151,9 @@ async def check(heard: Heard) -> None:
         reqid = str(fill.reqid)
         fills[reqid] = fills.get(reqid, D(0)) + fill.size
     assert fills == truth
-    names = {order.client_id for order in account.matching.open_orders()}
-    listed = {o.broker_details["client_order_id"] for o in await heard.dialog.orders()}
-    assert listed == names
+    assert await heard.dialog.orders() == []
     heard_of = {fill_id for reqid in truth for fill_id in heard.fills(reqid)}
     assert len(heard_of) <= len(account.matching.executions())
-    assert {"lose_done", "time_out_done", "cut"} & faults.done.keys()
+    assert faults.done["cut"]
     if heard.name == SPOT:
-        assert heard.dialog.statistics()["replaced"] > 5
+        assert heard.dialog.statistics()["replaced"]
