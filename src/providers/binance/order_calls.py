@@ -23,7 +23,7 @@ from .rest import CLOCK, ORDER_COUNT, UNDECIDED, WINDOW_S, Error, error_code
 
 __all__ = ["BrokerDown", "OutcomeUnknown", "Pace", "Refusal", "call_order"]
 
-BAD_KEYS = (-1022, -2008, -2014, -2015)
+_BAD_KEYS = (-1022, -2008, -2014, -2015)
 NO_SUCH_ORDER = -2013
 _SPANS = {"SECOND": 1.0, "MINUTE": 60.0, "HOUR": 3600.0, "DAY": 86_400.0}
 _COUNT_HEADER, _COUNT_SPAN_S = "x-mbx-order-count-10s", 10.0
@@ -144,6 +144,12 @@ def _text(error: ProviderError) -> str:
         return msgspec.json.decode(error.frame or b"", type=Error).msg
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return str(error)
+
+
+def keys_refused(error: ProviderError) -> bool:
+    """Whether the venue does not serve the keys, or not for this."""
+    code = error.code if isinstance(error, Refusal) else error_code(error)
+    return code in _BAD_KEYS
 
 
 def is_undecided(code: int, status: int) -> bool:

@@ -234,6 +234,10 @@ class SideBroker(abc.ABC):
                 self.take_holdings(event)
         except (PikerError, ValueError) as error:
             self._puzzle("malformed", str(error), raw)
+        except Exception as error:
+            if not self.counts["failed"]:
+                log.exception("an event could not be handled")
+            self._puzzle("failed", repr(error), raw)
 
     def _puzzle(self, kind: str, text: str, raw: bytes) -> None:
         self.counts[kind] += 1
