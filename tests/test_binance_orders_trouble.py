@@ -249,6 +249,22 @@ async def test_a_clock_that_is_off_is_asked_for_and_the_order_sent_again(
         assert -31 < heard.side.account.side.clock.offset_s < -29
 
 
+@both
+async def test_an_order_does_not_wait_behind_calls_for_data(name: str) -> None:
+    async with open_orders(name) as heard:
+        limiter = heard.side.account.side.rest.limiter
+        burst = heard.side.config.rest_burst
+        async with trio.open_nursery() as nursery:
+            limiter.spend(burst - 200)
+            nursery.start_soon(limiter.acquire, burst - 1)
+            await trio.sleep(0.01)
+            order = await heard.place("h1")
+            await heard.cancel(order)
+            await heard.status("h1", "canceled")
+            assert limiter.delay(burst - 1) > 5
+            nursery.cancel_scope.cancel()
+
+
 async def test_a_ban_keeps_orders_back() -> None:
     async with open_orders(SPOT) as heard:
         heard.venue.faults.ban(60)
