@@ -1,6 +1,7 @@
 """What goes wrong with orders at the simulated Binance, and what is known after it."""
 
 import logging
+from contextlib import ExitStack
 from decimal import Decimal as D
 
 import pytest
@@ -293,9 +294,9 @@ async def test_nonsense_is_counted_and_ends_nothing(name: str) -> None:
 async def test_keys_are_in_no_log_and_no_error(
     name: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with caplog.at_level(logging.DEBUG):
-        for logger in ("websockets", "httpx", "httpcore", "providers", "piker_core"):
-            logging.getLogger(logger).setLevel(logging.DEBUG)
+    with ExitStack() as levels:
+        for logger in ("", "websockets", "httpx", "httpcore", "providers"):
+            levels.enter_context(caplog.at_level(logging.DEBUG, logger=logger or None))
         async with open_orders(name) as heard:
             order = await heard.place("c1")
             await heard.cancel(order)
