@@ -66,6 +66,15 @@ def test_an_end_is_final() -> None:
     assert orders.leg(known, 0, D(9), D(9), 1).price == 1
 
 
+def test_the_average_price_is_of_all_legs() -> None:
+    orders = Orders()
+    known = orders.note("a", "BTCUSDT", "buy")
+    assert known.avg_price == 0
+    orders.leg(known, 0, D(1), D(5), 0).note("canceled", D(1), D(10))
+    orders.leg(known, 1, D(1), D(4), 0).note("open", D(3), D(14))
+    assert known.avg_price == 13
+
+
 def test_orders_that_ended_are_forgotten_first() -> None:
     orders = Orders()
     for number in range(5000):

@@ -1,6 +1,7 @@
 """Orders at the simulated Binance over real sockets, on spot and on USD-M."""
 
 from decimal import Decimal as D
+from http import HTTPStatus
 
 import msgspec
 import pytest
@@ -10,6 +11,8 @@ import piker_core as pk
 from piker_core.errors import BrokerDown
 from piker_core.orders import BrokerdCancel, BrokerdPosition, BrokerdStatus
 from providers.binance.broker import open_trade_dialog
+from providers.binance.venue import open_venue
+from providers.binance.venue_errors import NO_PERMISSION, Refused
 from tests.binance_orders import (
     SPOT,
     USDM,
@@ -319,6 +322,19 @@ async def test_another_dialog_knows_orders_legs_and_fills_of_the_one_before(
         assert matching.open_orders() == []
 
 
+async def test_orders_of_others_are_told_under_their_own_names() -> None:
+    async with open_orders(SPOT) as heard:
+        matching = heard.account.matching
+        for client_id in ("web_1x9", "x-99999"):
+            matching.place(
+                "BTCUSDT", "buy", size=D(1), price=D(20000), client_id=client_id
+            )
+        orders = await heard.dialog.orders()
+        assert [each.reqid for each in orders] == ["web_1x9", "x"]
+        assert orders[1].broker_details == {"client_order_id": "x-99999"}
+        await heard.wait(lambda: heard.of(BrokerdStatus, "web_1x9"))
+
+
 async def test_both_sides_are_served_where_no_market_is_named() -> None:
     async with open_orders(SPOT) as heard:
         config = make_config(heard.venue)
@@ -338,6 +354,30 @@ async def test_keys_that_are_missing_or_refused_are_an_error_that_says_so() -> N
             with pytest.raises(pk.ProviderError, match=r"refuses the api_key"):
                 async with open_trade_dialog("binance", symbols, config=wrong):
                     raise AssertionError("it opened")
+
+
+@pytest.mark.parametrize("symbols", [[], [SPOT]])
+async def test_a_key_that_may_trade_spot_alone_serves_spot(
+    symbols: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(method: str) -> object:
+        raise Refused(*NO_PERMISSION, HTTPStatus.UNAUTHORIZED)
+
+    async with open_venue(seed=5, live_rate=0, history_s=60) as venue:
+        monkeypatch.setattr(venue.usdm.account, "key_method", refuse)
+        config = make_config(venue)
+        async with open_trade_dialog("binance", symbols, config=config) as dialog:
+            with trio.fail_after(10):
+                while len(await dialog.positions()) != len(symbols):
+                    await trio.sleep(0.01)
+            heard = Heard(dialog, venue, SPOT)  # type: ignore[arg-type]
+            await heard.place("s1")
+            assert heard.account.accepted["s1"] == 1
+            with pytest.raises(BrokerDown, match="USD-M refuses the api_key"):
+                await heard.place("s2", symbol=USDM)
+        with pytest.raises(pk.ProviderError, match="USD-M refuses the api_key"):
+            async with open_trade_dialog("binance", [USDM], config=config):
+                raise AssertionError("it opened")
 
 
 async def test_a_venue_that_is_not_reached_is_an_error() -> None:

@@ -1,6 +1,7 @@
 """What goes wrong with orders at the simulated Binance, and what is known after it."""
 
 import logging
+from contextlib import ExitStack
 from decimal import Decimal as D
 
 import pytest
@@ -249,6 +250,22 @@ async def test_a_clock_that_is_off_is_asked_for_and_the_order_sent_again(
         assert -31 < heard.side.account.side.clock.offset_s < -29
 
 
+@both
+async def test_an_order_does_not_wait_behind_calls_for_data(name: str) -> None:
+    async with open_orders(name) as heard:
+        limiter = heard.side.account.side.rest.limiter
+        burst = heard.side.config.rest_burst
+        async with trio.open_nursery() as nursery:
+            limiter.spend(burst - 200)
+            nursery.start_soon(limiter.acquire, burst - 1)
+            await trio.sleep(0.01)
+            order = await heard.place("h1")
+            await heard.cancel(order)
+            await heard.status("h1", "canceled")
+            assert limiter.delay(burst - 1) > 5
+            nursery.cancel_scope.cancel()
+
+
 async def test_a_ban_keeps_orders_back() -> None:
     async with open_orders(SPOT) as heard:
         heard.venue.faults.ban(60)
@@ -277,9 +294,9 @@ async def test_nonsense_is_counted_and_ends_nothing(name: str) -> None:
 async def test_keys_are_in_no_log_and_no_error(
     name: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with caplog.at_level(logging.DEBUG):
-        for logger in ("websockets", "httpx", "httpcore", "providers", "piker_core"):
-            logging.getLogger(logger).setLevel(logging.DEBUG)
+    with ExitStack() as levels:
+        for logger in ("", "websockets", "httpx", "httpcore", "providers"):
+            levels.enter_context(caplog.at_level(logging.DEBUG, logger=logger or None))
         async with open_orders(name) as heard:
             order = await heard.place("c1")
             await heard.cancel(order)

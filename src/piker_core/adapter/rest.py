@@ -167,11 +167,13 @@ class Rest:
         subject: str,
         cost: float = 1.0,
         sign: Signer | None = None,
+        hurry: bool = False,
     ) -> Reply:
         """Make any call. Raises as `get` does.
 
         One that changes something is sent again only if nothing was sent before or the
-        venue says that it did nothing; OutcomeUnknown if it may have been done.
+        venue says that it did nothing; OutcomeUnknown if it may have been done. One in
+        a `hurry` waits for no other call.
         """
         where = f"{self._url}{request.path} ({subject})"
         fault = _Failed("")
@@ -180,7 +182,8 @@ class Rest:
                 self._counts["retries"] += 1
                 log.warning("%s: %s, trying again", where, fault)
                 await self._wait(attempt, fault)
-            spent = await self.limiter.acquire(cost)
+            limiter = self.limiter
+            spent = limiter.spend(cost) if hurry else await limiter.acquire(cost)
             try:
                 return await self._attempt(request, sign, subject, spent)
             except _Failed as error:

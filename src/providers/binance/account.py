@@ -164,7 +164,8 @@ class Account:
             page = await self._page(path, asked | after, cost)
             found, start_ns = found + page, 0
         found.sort(key=lambda row: row.id)
-        return [row for row in found if row.fill.time_ns >= since_ns // 1000 * 1000]
+        first_ns = since_ns // _MS_NS * _MS_NS
+        return [row for row in found if row.fill.time_ns >= first_ns]
 
     async def _page(
         self, path: str, params: dict[str, Any], cost: float

@@ -44,6 +44,7 @@ log = logging.getLogger(__name__)
 
 _COUNTERS = (
     *("requests", "acks", "refusals", "fills", "replaced", "unknown", "malformed"),
+    "failed",
     *("terminated", "connections", "reconnects", "rotations"),
 )
 

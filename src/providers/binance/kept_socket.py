@@ -157,7 +157,7 @@ class KeptSocket:
             while True:
                 await trio.sleep(backoff.next_s())
                 socket = await self._open(nursery, greeted)
-                if socket is None:
+                if socket is None or socket.ended.is_set():
                     continue
                 self._take_over(socket, nursery)
                 if not greeted:

@@ -46,20 +46,19 @@ def parse_name(text: str) -> LegName:
 class Leg:
     """One order at the venue: what it is, its size, and how much is filled."""
 
-    __slots__ = ("filled", "price", "size", "state", "time_ns")
+    __slots__ = ("cost", "filled", "price", "size", "state", "time_ns")
 
     def __init__(self) -> None:
-        self.price = self.size = self.filled = _ZERO
+        self.price = self.size = self.filled = self.cost = _ZERO
         self.time_ns = 0
         self.state: State = "open"
 
-    def note(self, state: State, filled: Decimal) -> bool:
-        """The venue says so; whether it is news. An end is final."""
-        news = filled > self.filled or (state != self.state and self.state == "open")
-        self.filled = max(self.filled, filled)
+    def note(self, state: State, filled: Decimal, avg_price: Decimal = _ZERO) -> None:
+        """The venue says so. An end is final."""
+        if filled > self.filled:
+            self.filled, self.cost = filled, filled * avg_price
         if self.state == "open":
             self.state = state
-        return news
 
 
 class Known:
@@ -109,6 +108,13 @@ class Known:
         return sum(
             (leg.filled for each, leg in self.legs.items() if each < number), _ZERO
         )
+
+    @property
+    def avg_price(self) -> Decimal:
+        """Of all that is filled; 0 where nothing is."""
+        filled = self.before(self.newest + 1)
+        cost = sum((leg.cost for leg in self.legs.values()), _ZERO)
+        return cost / filled if filled else _ZERO
 
 
 class Orders:

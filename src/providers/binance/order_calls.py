@@ -2,8 +2,8 @@
 
 1. `Refusal`: the venue said no, and nothing has changed. `OutcomeUnknown`: it was sent,
    and it is not known what it did. `BrokerDown`: it was certainly not sent.
-2. Orders do not wait for long: where the limits would have one wait for more than
-   `order_patience_s`, it is not sent at all.
+2. Orders do not wait for long, nor behind calls for data: where the limits would have
+   one wait for more than `order_patience_s`, it is not sent at all.
 3. What the venue counts outweighs our own count, of weights and of orders.
 
 Source: https://developers.binance.com/docs/binance-spot-api-docs/errors
@@ -23,10 +23,10 @@ from .rest import CLOCK, ORDER_COUNT, UNDECIDED, WINDOW_S, Error, error_code
 
 __all__ = ["BrokerDown", "OutcomeUnknown", "Pace", "Refusal", "call_order"]
 
-BAD_KEYS = (-1022, -2008, -2014, -2015)
+_BAD_KEYS = (-1022, -2008, -2014, -2015)
 NO_SUCH_ORDER = -2013
 _SPANS = {"SECOND": 1.0, "MINUTE": 60.0, "HOUR": 3600.0, "DAY": 86_400.0}
-_HEADERS = {"x-mbx-order-count-10s": 10.0, "x-mbx-order-count-1m": 60.0}
+_COUNT_HEADER, _COUNT_SPAN_S = "x-mbx-order-count-10s", 10.0
 
 
 class Refusal(ProviderError):
@@ -66,21 +66,29 @@ class Pace:
         )
 
     async def take(self, *, orders: int = 0) -> tuple[float, float, float]:
-        """Wait for a turn, and take it. Raises BrokerDown where it is too far off.
+        """Wait for room, and take it. Raises BrokerDown where that takes too long.
 
-        Returns what `adopt` wants to know of it.
+        Calls for data that wait are not waited for. Returns what `adopt` wants to know.
         """
         delay = self._weights.delay(1)
         if orders:
             delay = max(delay, self._orders.delay(orders))
         if delay > self._patience_s:
-            raise BrokerDown(
-                f"not sent: Binance's limits leave no room for {delay:.1f} s, and an "
-                f"order waits for {self._patience_s:g} s at most (order_patience_s)"
-            )
-        spent = await self._weights.acquire(1)
-        spent_orders = await self._orders.acquire(orders) if orders else 0.0
-        return spent, spent_orders, self._clock.now_s()
+            raise self._no_room(delay)
+        spent_orders = 0.0
+        with trio.move_on_after(self._patience_s) as patience:
+            await trio.sleep(self._weights.delay(1))
+            if orders:
+                spent_orders = await self._orders.acquire(orders)
+        if patience.cancelled_caught:
+            raise self._no_room(self._patience_s)
+        return self._weights.spend(1), spent_orders, self._clock.now_s()
+
+    def _no_room(self, delay: float) -> BrokerDown:
+        return BrokerDown(
+            f"not sent: Binance's limits leave no room for {delay:.1f} s, and an order "
+            f"waits for {self._patience_s:g} s at most (order_patience_s)"
+        )
 
     def throttled(self, code: int, sent_at: float, wait_s: float | None) -> None:
         """The venue says that there are too many."""
@@ -106,11 +114,10 @@ class Pace:
     ) -> None:
         """The same of an answer over HTTP, which tells what was used, not of what."""
         _, spent_orders, sent_s = taken
-        for name, span_s in _HEADERS.items():
-            text = headers.get(name, "")
-            if span_s == 10.0 and text.isascii() and text.isdecimal():
-                used = Used(float(text), self._burst, span_s)
-                self._orders.adopt(used, spent=spent_orders, sent_s=sent_s)
+        text = headers.get(_COUNT_HEADER, "")
+        if text.isascii() and text.isdecimal():
+            used = Used(float(text), self._burst, _COUNT_SPAN_S)
+            self._orders.adopt(used, spent=spent_orders, sent_s=sent_s)
 
 
 async def call_order(
@@ -123,7 +130,9 @@ async def call_order(
     taken = await pace.take(orders=orders)
     sent_at = trio.current_time()
     try:
-        reply = await rest.call(request, subject=subject, cost=0.0, sign=sign)
+        reply = await rest.call(
+            request, subject=subject, cost=0.0, sign=sign, hurry=True
+        )
     except OutcomeUnknown:
         raise
     except (DataThrottle, NotFound) as error:
@@ -145,6 +154,12 @@ def _text(error: ProviderError) -> str:
         return msgspec.json.decode(error.frame or b"", type=Error).msg
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return str(error)
+
+
+def keys_refused(error: ProviderError) -> bool:
+    """Whether the venue does not serve the keys, or not for this."""
+    code = error.code if isinstance(error, Refusal) else error_code(error)
+    return code in _BAD_KEYS
 
 
 def is_undecided(code: int, status: int) -> bool:

@@ -20,7 +20,7 @@ from piker_core.broker import BrokerOrder
 from piker_core.errors import ProviderError
 from piker_core.orders import BrokerdFill, Side, State, Transaction
 
-from .legs import LegName, parse_name
+from .legs import Known, LegName, parse_name
 from .markets import PROVIDER
 from .wire import decode_time
 
@@ -403,9 +403,9 @@ def fill_message(
     )
 
 
-def broker_order(report: Report, fqme: str, before: Decimal = _ZERO) -> BrokerOrder:
-    """An order as the venue has it, with what legs `before` this one have filled."""
-    filled = before + report.filled
+def broker_order(report: Report, known: Known, fqme: str) -> BrokerOrder:
+    """An order as the venue has it, with what the legs before have filled."""
+    before = known.before(report.name.number)
     return BrokerOrder(
         reqid=report.name.reqid,
         broker_id=report.broker_id,
@@ -414,8 +414,8 @@ def broker_order(report: Report, fqme: str, before: Decimal = _ZERO) -> BrokerOr
         action=report.action,
         price=report.price,
         size=before + report.size,
-        filled=filled,
-        avg_price=report.avg_price,
+        filled=before + report.filled,
+        avg_price=known.avg_price,
         time_ns=report.time_ns,
         reason=report.reason if report.state == "canceled" else "",
         broker_details={"client_order_id": str(report.name)},

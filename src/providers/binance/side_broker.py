@@ -234,6 +234,10 @@ class SideBroker(abc.ABC):
                 self.take_holdings(event)
         except (PikerError, ValueError) as error:
             self._puzzle("malformed", str(error), raw)
+        except Exception as error:
+            if not self.counts["failed"]:
+                log.exception("an event could not be handled")
+            self._puzzle("failed", repr(error), raw)
 
     def _puzzle(self, kind: str, text: str, raw: bytes) -> None:
         self.counts[kind] += 1
@@ -256,7 +260,7 @@ class SideBroker(abc.ABC):
         leg = self.known.leg(
             known, name.number, report.price, report.size, report.time_ns
         )
-        leg.note(report.state, report.filled)
+        leg.note(report.state, report.filled, report.avg_price)
         self.known.own(report.symbol, report.broker_id, name.reqid)
         return known
 
@@ -333,8 +337,7 @@ class SideBroker(abc.ABC):
         if newest is None:
             return None
         known.unsure = False
-        before = known.before(newest.name.number)
-        return broker_order(newest, self.fqme(symbol), before)
+        return broker_order(newest, known, self.fqme(symbol))
 
     async def orders(self) -> list[BrokerOrder]:
         """All open orders; see `TradeDialog.orders`."""
@@ -346,14 +349,14 @@ class SideBroker(abc.ABC):
     async def _completed(self, report: Report) -> BrokerOrder:
         """An order with what the legs before this one have filled."""
         known = self.note(report)
-        number = report.name.number
-        for each in range(number):
-            if each not in known.legs:
-                name = str(LegName(known.reqid, each))
+        for number in range(report.name.number - 1, -1, -1):
+            if number not in known.legs:
+                name = str(LegName(known.reqid, number))
                 leg = await self.account.order(report.symbol, name=name)
-                if leg is not None:
-                    self.note(leg)
-        return broker_order(report, self.fqme(report.symbol), known.before(number))
+                if leg is None:
+                    break  # a name of others that looks like one of ours
+                self.note(leg)
+        return broker_order(report, known, self.fqme(report.symbol))
 
     async def prime(self) -> None:
         """Learn of the open orders, once, before anything is heard of them."""

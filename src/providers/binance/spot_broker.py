@@ -10,6 +10,7 @@ requests.
 """
 
 from collections.abc import Callable
+from contextlib import suppress
 from decimal import Decimal
 from typing import Any
 
@@ -248,13 +249,17 @@ class SpotBroker(SideBroker):
     async def _cut(
         self, symbol: str, known: Known, report: Report, size: Decimal
     ) -> None:
-        """Make a leg smaller by what the one before it has filled in between."""
+        """Make a leg smaller by what the one before it has filled in between.
+
+        One that cannot be is taken back: the order is never filled beyond its size.
+        """
         if report.state != "open":
             return
         if size > report.filled:
-            await self._amend(symbol, known, size)
-        else:
-            await self.take_back(symbol, known.name)
+            with suppress(Refusal):
+                await self._amend(symbol, known, size)
+                return
+        await self.take_back(symbol, known.name)
 
     async def take_back(self, symbol: str, name: str) -> None:
         """Send a cancel."""

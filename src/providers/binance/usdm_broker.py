@@ -21,13 +21,14 @@ from piker_core.adapter.answers import outcome_unknown
 from piker_core.adapter.rest import Reply
 from piker_core.errors import DataThrottle, PikerError, ProviderError
 from piker_core.orders import BrokerdOrder, BrokerdPosition
+from piker_core.tasks import open_nursery
 
 from .account import Account
 from .api import Config
 from .kept_socket import KeptSocket, RefusedKeys, Socket
 from .legs import Known
 from .markets import PROVIDER, Symbol
-from .order_calls import BAD_KEYS, Refusal
+from .order_calls import Refusal, keys_refused
 from .reports import Balances, OrderRow, Positions, Report, row_report
 from .rest import error_code
 from .side_broker import Send, SideBroker, plain_text, time_in_force
@@ -71,17 +72,15 @@ class UsdmBroker(SideBroker):
         try:
             reply = await self.account.listen_key("POST")
         except ProviderError as error:
-            if error_code(error) in BAD_KEYS:
-                raise RefusedKeys(
-                    f"Binance USD-M refuses the api_key of [{PROVIDER}]: {error}; it "
-                    "has to be one that may trade futures, from this address"
-                ) from None
-            raise
+            raise _key_error(error) from None
         return self._url + reply.decode(_ListenKey).listenKey
 
     async def greet(self, socket: Socket) -> None:
         """The stream speaks by itself."""
-        await self.prime()
+        try:
+            await self.prime()
+        except ProviderError as error:
+            raise _key_error(error) from None
 
     def take(self, socket: Socket, raw: bytes) -> None:
         """A message was received."""
@@ -91,7 +90,7 @@ class UsdmBroker(SideBroker):
         self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
     ) -> None:
         """Keep the stream and its key for ever."""
-        async with trio.open_nursery() as nursery:
+        async with open_nursery() as nursery:
             await nursery.start(self.kept.run)
             task_status.started()
             while True:
@@ -194,3 +193,13 @@ class UsdmBroker(SideBroker):
             for name, (size, price) in event.held.items()
             if name in self.markets
         ]
+
+
+def _key_error(error: ProviderError) -> ProviderError:
+    """An error, or a better one where it is the keys that are refused."""
+    if not keys_refused(error):
+        return error
+    return RefusedKeys(
+        f"Binance USD-M refuses the api_key of [{PROVIDER}]: {error}; it has to be one "
+        "that may trade futures, from this address"
+    )

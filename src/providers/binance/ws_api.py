@@ -23,7 +23,7 @@ from .api import Config
 from .client import Side
 from .kept_socket import KeptSocket, LostAnswer, NotConnected, RefusedKeys, Socket
 from .markets import PROVIDER
-from .order_calls import BAD_KEYS, Pace, RateLimit, Refusal, is_undecided
+from .order_calls import Pace, RateLimit, Refusal, is_undecided, keys_refused
 from .signing import Keys, Texts, stamp
 
 log = logging.getLogger(__name__)
@@ -113,11 +113,11 @@ class WsApi:
 
     async def greet(self, socket: Socket) -> None:
         """Subscribe to the user stream."""
-        await self._before()
         try:
+            await self._before()
             await self._twice(socket, _SUBSCRIBE, {})
-        except Refusal as error:
-            if error.code in BAD_KEYS:
+        except ProviderError as error:
+            if keys_refused(error):
                 raise RefusedKeys(
                     f"Binance refuses the api_key of [{PROVIDER}]: {error}; it has to "
                     "be one that may trade spot, from this address"
