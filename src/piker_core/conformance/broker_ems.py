@@ -146,6 +146,7 @@ async def check_run(stage: Stage) -> Passed:
     await strategy.until_positions(strategy.trader.private.position())
     if left := strategy.trader.private.open_orders():
         raise Failed(f"the venue still has {left} open")
+    await strategy.trader.unseen()
     return Passed(
         f"{len(oids)} orders, {len(strategy.told)} messages, position "
         f"{await strategy.position()}"

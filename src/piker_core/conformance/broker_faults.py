@@ -28,6 +28,7 @@ async def check_lost_answer(stage: Stage) -> Passed:
     for done in (True, False):
         await _check_unknown(trader, switch, done)
         await _check_unknown_change(trader, switch, done)
+    await trader.unseen()
     return Passed("orders and changes, done and not: unknown, and order() tells which")
 
 
@@ -132,6 +133,7 @@ async def check_cut(stage: Stage) -> Passed:
     await trader.until_link(up=True, since=back)
     await _check_missed(trader, missed, kept, begun_ns)
     await trader.end(kept)
+    await trader.unseen()
     return Passed("down and up were told; orders(), order() and fills() have it all")
 
 

@@ -64,8 +64,10 @@ class Trader:
     # The dialog
 
     async def know(self) -> None:
-        """Ask for the market, and look at what the process holds, once."""
+        """Ask for the market, look at what the process holds, watch for keys; once."""
         if not self._known:
+            secrets = list(self.private.secrets)
+            await self.subject.ask("secrets_watch", secrets=secrets)
             market = await self.subject.ask("market", name=self.terms.symbol)
             self.mkt = msgspec.convert(market, MktPair, strict=False)
             self.at_first = await self.look()
@@ -74,6 +76,14 @@ class Trader:
     async def look(self) -> Resources:
         """What the process holds now."""
         return msgspec.convert(await self.subject.ask("resources"), Resources)
+
+    async def unseen(self) -> int:
+        """How many lines were logged so far. Raises Failed if a key was seen."""
+        found = await self.subject.ask("secrets_seen")
+        if found["seen"]:
+            raise Failed(f"a key was seen in {', '.join(dict.fromkeys(found['seen']))}")
+        lines: int = found["lines"]
+        return lines
 
     async def open(self) -> None:
         """Open the dialog unless it is open, and wait until it works."""
