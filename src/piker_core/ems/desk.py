@@ -108,6 +108,7 @@ class Entering(NamedTuple):
     hello: Hello
     deliver: Callable[[list[Told]], None]
     welcomed: Callable[[Seat, Welcome], None]
+    refused: Callable[[str], None]
     here: bool = False
 
 
@@ -264,15 +265,29 @@ class Desk:
                     self.gateway.ask(item.seat.session.id, item.request)
             answers.append((item.seat, Done(item.number)))
         elif isinstance(item, Entering):
-            arrivals.append(item)
-            session = self._known.get(item.hello.session)
-            session = session or Session(item.hello.session, 0, item.hello.cancels)
-            session.cancels = item.hello.cancels
-            self._known[session.id] = self._changed[session.id] = session
+            self._receive(item, arrivals)
         elif isinstance(item, Seat):
             self._leave(item)
         else:
             item(self.gateway)
+
+    def _receive(self, entering: Entering, arrivals: list[Entering]) -> None:
+        """Note a client that comes. A new one begins to count at 1."""
+        hello = entering.hello
+        is_here = hello.session in self._seats or any(
+            other.hello.session == hello.session for other in arrivals
+        )
+        if hello.seq < 0 and is_here:
+            entering.refused(
+                f"client {hello.session!r} is here already: each has a name of its own"
+            )
+            return
+        session = self._known.get(hello.session)
+        if session is None or hello.seq < 0:
+            session = Session(hello.session)
+        session.cancels = hello.cancels
+        self._known[session.id] = self._changed[session.id] = session
+        arrivals.append(entering)
 
     def _ticks(self) -> None:
         """All ticks that there are: to the paper engine, and to triggers, in order."""

@@ -8,14 +8,19 @@ without a hole, and hears a `Done` for each, when it is on disk, and, as they ha
 
 import hashlib
 from pathlib import Path
+from typing import Annotated
 
 import msgspec
 
 from piker_core.orders import BrokerdPosition, Cancel, Order, Status, Update
 
 VERSION = 1
+MOST_NUMBER = 1 << 62
 MOST = 1 << 24
 """Bytes of a message."""
+
+
+Number = Annotated[int, msgspec.Meta(ge=1, le=MOST_NUMBER)]
 
 
 class Hello(msgspec.Struct, frozen=True, tag="hello", tag_field="msg"):
@@ -24,8 +29,8 @@ class Hello(msgspec.Struct, frozen=True, tag="hello", tag_field="msg"):
     `cancels`: its orders are canceled when it is gone. `symbols`: what it will trade.
     """
 
-    session: str
-    seq: int = -1
+    session: Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
+    seq: Annotated[int, msgspec.Meta(ge=-1, le=MOST_NUMBER)] = -1
     cancels: bool = False
     symbols: list[str] = []
     version: int = VERSION
@@ -51,14 +56,14 @@ class Refused(msgspec.Struct, frozen=True, tag="refused", tag_field="msg"):
 class Ask(msgspec.Struct, frozen=True, tag="ask", tag_field="msg"):
     """A request of a client."""
 
-    number: int
+    number: Number
     request: Order | Update | Cancel
 
 
 class Kill(msgspec.Struct, frozen=True, tag="kill", tag_field="msg"):
     """Cancel every order of the account."""
 
-    number: int
+    number: Number
 
 
 class Done(msgspec.Struct, frozen=True, tag="done", tag_field="msg"):

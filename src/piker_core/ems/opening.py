@@ -286,4 +286,8 @@ def _enter(desk: Desk, client: OrderClient) -> None:
 
         client.welcome(welcome, post)
 
-    desk.put(Entering(client.hello(), client.deliver, welcomed, here=True))
+    def refused(reason: str) -> None:
+        raise PikerError(reason)
+
+    hello = client.hello()
+    desk.put(Entering(hello, client.deliver, welcomed, refused, here=True))

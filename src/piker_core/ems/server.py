@@ -14,7 +14,7 @@ from contextlib import contextmanager
 import msgspec
 import trio
 
-from piker_core.control import Link, LinkError
+from piker_core.control import Link
 from piker_core.control_socket import (
     close_in_children,
     listen_at,
@@ -38,10 +38,12 @@ from piker_core.ems.link import (
 )
 from piker_core.errors import PikerError
 from piker_core.orders import Cancel, Order, Update
+from piker_core.tasks import open_nursery
 
 HELLO_S = 10.0
 WELCOME_S = 30.0
 """How long a gateway that takes over may need to read what is stored."""
+REFUSAL_S = 1.0
 MOST_LINES = 256
 _PAUSE_S = 0.1
 
@@ -91,9 +93,10 @@ class Server:
                 hello = await _hello(link)
                 if hello is not None:
                     await _Line(self._desk, link, self._most_waiting).run(hello)
-            except (LinkError, PikerError, msgspec.MsgspecError) as error:
+            except (PikerError, msgspec.MsgspecError, RecursionError) as error:
                 log.warning("a client of the gateway: %s", error)
-                await link.send(Refused(reason=str(error)))
+                with trio.move_on_after(REFUSAL_S):
+                    await link.send(Refused(reason=str(error)))
             finally:
                 self._lines -= 1
 
@@ -117,18 +120,24 @@ class _Line:
     def __init__(self, desk: Desk, link: Link, most_waiting: int) -> None:
         self._desk, self._link, self._most = desk, link, most_waiting
         self._told: deque[Told | Welcome] = deque()
+        self._scope = trio.CancelScope()
         self._awake = trio.Event()
         self._seat: Seat | None = None
         self._entered = trio.Event()
+        self._why = ""
         self._left = False
 
     async def run(self, hello: Hello) -> None:
-        """Until the client is gone."""
-        self._desk.put(Entering(hello, self._deliver, self._welcomed))
+        """Until the client is gone. Raises PikerError if it is not let in."""
+        entering = Entering(hello, self._deliver, self._welcomed, self._refused)
+        self._desk.put(entering)
         try:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._say, nursery.cancel_scope)
+            async with open_nursery() as nursery:
+                self._scope = nursery.cancel_scope
+                nursery.start_soon(self._say)
                 await self._entered.wait()
+                if self._why:
+                    raise PikerError(self._why)
                 await self._read()
                 nursery.cancel_scope.cancel()
         finally:
@@ -144,23 +153,25 @@ class _Line:
         self._awake.set()
         self._entered.set()
 
+    def _refused(self, reason: str) -> None:
+        self._why = reason
+        self._entered.set()
+
     def _deliver(self, messages: list[Told]) -> None:
+        """Have it told; one that leaves too much unread is let go."""
         self._told.extend(messages)
         self._awake.set()
+        if len(self._told) > self._most and not self._scope.cancel_called:
+            log.warning("a client leaves %d messages unread: let go", self._most)
+            self._scope.cancel()
 
-    async def _say(self, scope: trio.CancelScope) -> None:
-        """Send what the client is told; one that leaves too much unread is let go."""
+    async def _say(self) -> None:
         while True:
             await self._awake.wait()
             self._awake = trio.Event()
             while self._told:
-                if len(self._told) > self._most:
-                    log.warning(
-                        "a client leaves %d messages unread: let go", self._most
-                    )
-                    scope.cancel()
-                elif not await self._link.send(self._told.popleft()):
-                    scope.cancel()
+                if not await self._link.send(self._told.popleft()):
+                    self._scope.cancel()
 
     async def _read(self) -> None:
         assert self._seat is not None
@@ -218,7 +229,7 @@ async def follow(client: OrderClient, link: Link) -> None:
             raise PikerError(f"the gateway of this account refuses a client: {reason}")
         client.welcome(welcome, post)
         try:
-            async with trio.open_nursery() as nursery:
+            async with open_nursery() as nursery:
                 nursery.start_soon(say, nursery.cancel_scope)
                 await _listen(client, link)
                 nursery.cancel_scope.cancel()
