@@ -372,9 +372,8 @@ def check_lives(bench: Bench, corrected: bool) -> None:
     """What was said of each order, from its beginning to its end."""
     for oid, statuses in bench.by_oid.items():
         resps = [one.resp for one in statuses]
-        end = next((n for n, resp in enumerate(resps) if resp in ENDS), len(resps))
-        if resps[:1] == ["error"]:
-            end = len(resps)  # of a request that was no order
+        ends = [one.resp in ENDS and not one.about_request for one in statuses]
+        end = ends.index(True) if True in ends else len(resps)
         assert set(resps[end + 1 :]) <= {"error", "fill"}, (oid, resps)
         assert resps.count("triggered") <= 1
         if end < len(resps) and resps[end] != "error" and not corrected:

@@ -281,6 +281,12 @@ class Status(_Numbers, tag="status", frozen=True):
     seq: int = 0
     version: int = 1
 
+    @property
+    def about_request(self) -> bool:
+        """An error about an update, a cancel, or an order whose oid was used before."""
+        is_order = isinstance(self.req, Order) and self.reqid is not None
+        return self.resp == "error" and not is_order
+
 
 class Transaction(_Numbers, tag="transaction", frozen=True):
     """A line of an account's ledger, as `norm_trade` of a provider makes them.

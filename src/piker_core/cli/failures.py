@@ -23,6 +23,7 @@ from piker_core.errors import (
     FeedError,
     NoData,
     NotFound,
+    OrderError,
     PikerError,
     ProviderError,
 )
@@ -139,6 +140,8 @@ def leaves(error: BaseException) -> list[BaseException]:
 def _code(error: BaseException) -> int:
     if isinstance(error, NotFound):
         return MISSING
+    if isinstance(error, OrderError):
+        return USAGE
     if isinstance(error, _VENUE + _NETWORK):
         return VENUE
     return MACHINE if isinstance(error, PikerError | OSError) else BUG

@@ -2,7 +2,7 @@
 
 opening      open_ems: who runs the gateway of an account, who is its client
 client       a strategy's end; link what it says and hears, server its socket
-desk         the gateway at work: turns, commits, clients; database what it keeps
+desk         the gateway at work, in turns; seats its clients; database what it keeps
 gateway      all orders of an account, without clock, disk or wire; turn what follows
              from what comes in, lifecycle one order
 markets      prices and triggers of the markets, by watch, from the rings

@@ -36,13 +36,22 @@ class OrderClient:
     be an order, PikerError where it cannot be stored.
     """
 
-    def __init__(self, session: str, *, cancels: bool, symbols: list[str]) -> None:
-        self.session = session
-        self.cancels, self.symbols = cancels, symbols
+    def __init__(
+        self,
+        session: str,
+        *,
+        cancels: bool = False,
+        adopts: bool = True,
+        symbols: list[str],
+    ) -> None:
+        self.session, self.symbols = session, symbols
+        self.cancels, self.adopts = cancels, adopts
         self.positions: Positions = {}
         self.dialogs: dict[str, Status] = {}
         self.accounts: list[str] = []
         self.opened = trio.Event()
+        """It was let in, or `refused`, for this reason."""
+        self.refused = ""
         self.sink, self.stream = trio.open_memory_channel[Message](math.inf)
         self._post: Callable[[int, Order | Update | Cancel | None], None] | None = None
         self._pending: dict[int, _Pending] = {}
@@ -116,9 +125,12 @@ class OrderClient:
 
     def hello(self) -> Hello:
         """What a line begins with."""
-        seq, cancels = self._seq, self.cancels
         return Hello(
-            session=self.session, seq=seq, cancels=cancels, symbols=self.symbols
+            session=self.session,
+            seq=self._seq,
+            cancels=self.cancels,
+            adopts=self.adopts,
+            symbols=self.symbols,
         )
 
     def welcome(
@@ -138,6 +150,11 @@ class OrderClient:
                 self._pending.pop(number).done.set()
             else:
                 post(number, self._pending[number].request)
+        self.opened.set()
+
+    def refuse(self, reason: str) -> None:
+        """The gateway does not let this client in."""
+        self.refused = reason
         self.opened.set()
 
     def line_lost(self) -> None:
@@ -163,8 +180,8 @@ class OrderClient:
             self.sink.send_nowait(message)
 
     def _note(self, status: Status) -> None:
-        """Keep the newest status; an error about an order that goes on is none."""
-        if status.resp != "error" or status.oid not in self.dialogs:
+        """Keep the newest status; an error about a request changes no order."""
+        if not status.about_request or status.oid not in self.dialogs:
             self.dialogs[status.oid] = status
 
     def _hold(self, position: BrokerdPosition) -> None:

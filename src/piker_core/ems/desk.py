@@ -6,8 +6,6 @@
 2. Where a turn cannot be stored (the disk is full), it did not happen: requests are
    answered with an error, the state is read again from what is stored, and what the
    broker said is kept for the next turn.
-3. An order's statuses go to the client that sent it. Of a client that is gone, the next
-   new one takes over the orders, and hears what that one has not.
 """
 
 import logging
@@ -18,29 +16,26 @@ from collections.abc import Callable, Iterable, Sequence
 from decimal import Decimal
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import trio
 
 from piker_core.config import EmsConfig
-from piker_core.ems.database import Database, Session, Stored
+from piker_core.ems.database import Database, Stored
 from piker_core.ems.gateway import Gateway
 from piker_core.ems.kill_switch import killed
 from piker_core.ems.ledger import Ledger
 from piker_core.ems.ledger_rows import open_ledger, reload
 from piker_core.ems.lifecycle import Dialog
-from piker_core.ems.link import Done, Hello, Told, Welcome
+from piker_core.ems.link import Done
 from piker_core.ems.markets import Markets
 from piker_core.ems.risk import Risk
-from piker_core.ems.turn import Around, Said, Turn
+from piker_core.ems.seats import Asked, Entering, Seat, Seats
+from piker_core.ems.turn import Around, Turn
 from piker_core.orders import (
     BrokerdCancel,
     BrokerdMessage,
     BrokerdOrder,
-    Cancel,
-    Order,
-    Status,
-    Update,
 )
 
 RETRY_S = 1.0
@@ -82,36 +77,6 @@ class Broker(Protocol):
         """When `advance` is to be called next, if at all."""
 
 
-class Seat:
-    """A client that is there: `deliver` takes what it is told, and must not wait."""
-
-    def __init__(
-        self, session: Session, deliver: Callable[[list[Told]], None], *, here: bool
-    ) -> None:
-        self.session = session
-        self.deliver = deliver
-        self.here = here
-        """It is in this process, and leaves with the desk."""
-
-
-class Asked(NamedTuple):
-    """A request of a client, and its number."""
-
-    seat: Seat
-    number: int
-    request: Order | Update | Cancel | None
-
-
-class Entering(NamedTuple):
-    """A client that wants to be let in."""
-
-    hello: Hello
-    deliver: Callable[[list[Told]], None]
-    welcomed: Callable[[Seat, Welcome], None]
-    refused: Callable[[str], None]
-    here: bool = False
-
-
 Input = Asked | Entering | Seat | Callable[[Gateway], None]
 """A request, a client that comes, one that leaves, or a change from the broker."""
 
@@ -137,15 +102,7 @@ class Desk:
         self.gateway: Gateway
         self._inputs: list[Input] = []
         self._awake = trio.Event()
-        self._seats: dict[str, Seat] = {}
-        self._known: dict[str, Session] = {}
-        self._adopted: dict[str, str] = {}
-        self._late: dict[str, Dialog] = {}
-        """Orders that have ended and whose client has not heard all of it."""
-        self._heard: dict[str, Dialog] = {}
-        """Orders of which a client has heard since they were stored."""
-        self._changed: dict[str, Session] = {}
-        self._gone: list[str] = []
+        self._seats = Seats(database, self.account)
         self._failed = ""
         self._stored = Turn()
         self._load()
@@ -154,7 +111,6 @@ class Desk:
         """Begin with what is stored."""
         dialogs = self.database.dialogs()
         living = [dialog for dialog in dialogs if not dialog.ended]
-        self._late = {d.oid: d for d in dialogs if d.ended}
         self.ledger = open_ledger(
             self.database.connection, self.name, self.account, time.time_ns()
         )
@@ -177,6 +133,7 @@ class Desk:
             dialogs=living,
             seq=self.database.seq(),
         )
+        self._seats.begin(self.gateway, [d for d in dialogs if d.ended])
         self.markets.resume(self.database.note("ticks"), living)
         sent = [dialog for dialog in living if not dialog.kept_here]
         self.broker.begin(sent, self.ledger)
@@ -196,7 +153,6 @@ class Desk:
         self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
     ) -> None:
         """Take turns until cancelled; then store who has heard what."""
-        self._known = self.database.sessions()
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._look)
@@ -226,9 +182,8 @@ class Desk:
     async def _forsake(self) -> None:
         """Of clients that do not come back: cancel what they wanted canceled."""
         await trio.sleep(RETURN_S)
-        for one, session in self._known.items():
-            if session.cancels and one not in self._seats:
-                self.put(partial(Gateway.cancel_all, session=one))
+        for session in self._seats.forsaken():
+            self.put(partial(Gateway.cancel_all, session=session))
 
     # ---- a turn ---------------------------------------------------------------------
 
@@ -243,9 +198,9 @@ class Desk:
         if not await self._store(inputs, answers):
             return
         turn = self._stored
-        self._tell(turn, answers)
+        self._seats.tell(turn, answers)
         for arrival in arrivals:
-            self._let_in(arrival)
+            self._seats.let_in(arrival)
         for message in turn.sends:
             self.broker.take(message)
 
@@ -256,38 +211,22 @@ class Desk:
         arrivals: list[Entering],
     ) -> None:
         if isinstance(item, Asked):
-            if item.number > item.seat.session.number:
-                item.seat.session.number = item.number
-                self._changed[item.seat.session.id] = item.seat.session
+            if self._seats.is_new(item):
                 if item.request is None:
                     self.gateway.cancel_all()
                 else:
                     self.gateway.ask(item.seat.session.id, item.request)
             answers.append((item.seat, Done(item.number)))
         elif isinstance(item, Entering):
-            self._receive(item, arrivals)
+            if self._seats.admit(item.hello):
+                arrivals.append(item)
+            else:
+                item.refused(f"a client {item.hello.session!r} is there already")
         elif isinstance(item, Seat):
-            self._leave(item)
+            if self._seats.leave(item) and item.session.cancels:
+                self.gateway.cancel_all(item.session.id)
         else:
             item(self.gateway)
-
-    def _receive(self, entering: Entering, arrivals: list[Entering]) -> None:
-        """Note a client that comes. A new one begins to count at 1."""
-        hello = entering.hello
-        is_here = hello.session in self._seats or any(
-            other.hello.session == hello.session for other in arrivals
-        )
-        if hello.seq < 0 and is_here:
-            entering.refused(
-                f"client {hello.session!r} is here already: each has a name of its own"
-            )
-            return
-        session = self._known.get(hello.session)
-        if session is None or hello.seq < 0:
-            session = Session(hello.session)
-        session.cancels = hello.cancels
-        self._known[session.id] = self._changed[session.id] = session
-        arrivals.append(entering)
 
     def _ticks(self) -> None:
         """All ticks that there are: to the paper engine, and to triggers, in order."""
@@ -326,17 +265,15 @@ class Desk:
     ) -> bool:
         """Commit the turn; False if that failed, and it did not happen."""
         turn = self._stored = self.gateway.take_turn()
-        changed, self._changed = self._changed, {}
-        gone, self._gone = self._gone, []
-        if not (turn or changed or gone):
+        news = self._seats.take_news()
+        if not (turn or news.changed or news.gone):
             return True
         for dialog in self.broker.keep(self.gateway.living.values()):
             turn.dirty[dialog.oid] = dialog
-        heard, self._heard = self._heard, {}
-        turn.dirty = heard | turn.dirty
+        turn.dirty = news.heard | turn.dirty
         notes = {"ticks": self.markets.position}
         marks = self.ledger.take_marks()
-        stored = Stored(turn, list(changed.values()), gone, notes, marks)
+        stored = Stored(turn, news.changed, news.gone, notes, marks)
         try:
             await trio.to_thread.run_sync(
                 self.database.commit, stored, self.name, self.account
@@ -369,122 +306,16 @@ class Desk:
 
     async def _close(self) -> None:
         """Store who has heard what. A disk that is full now costs a repeat later."""
-        seats = [one for one, seat in self._seats.items() if seat.here]
+        news = self._seats.take_news(closing=True)
         turn = self.gateway.take_turn()
-        turn.dirty = self._heard | turn.dirty
-        stored = Stored(
-            turn, (), [*self._gone, *seats], {"ticks": self.markets.position}
-        )
+        turn.dirty = news.heard | turn.dirty
+        stored = Stored(turn, (), news.gone, {"ticks": self.markets.position})
         try:
             await trio.to_thread.run_sync(
                 self.database.commit, stored, self.name, self.account
             )
         except (sqlite3.Error, OSError) as error:
             log.error("%s cannot be written: %s", self.database.path, error)
-
-    # ---- clients --------------------------------------------------------------------
-
-    def _owner(self, dialog: Dialog) -> Seat | None:
-        """The client that hears of an order."""
-        seat = self._seats.get(dialog.session)
-        return seat or self._seats.get(self._adopted.get(dialog.oid, ""))
-
-    def _tell(self, turn: Turn, answers: list[tuple[Seat, Done]]) -> None:
-        """Tell clients what is stored now: statuses, positions, then answers."""
-        boxes: dict[str, list[Told]] = {seat_id: [] for seat_id in self._seats}
-        for said in turn.said:
-            self._tell_status(said, boxes)
-        for position in turn.positions.values():
-            for box in boxes.values():
-                box.append(position)
-        for seat, done in answers:
-            if seat.session.id in boxes:
-                boxes[seat.session.id].append(done)
-        for seat_id, box in boxes.items():
-            if box:
-                self._seats[seat_id].deliver(box)
-
-    def _tell_status(self, said: Said, boxes: dict[str, list[Told]]) -> None:
-        status, dialog, asker = said
-        owner = self._owner(dialog) if dialog is not None else None
-        if dialog is not None and owner is not None:
-            boxes[owner.session.id].append(status)
-            dialog.told = status.seq
-            self._heard[dialog.oid] = dialog
-        elif dialog is not None and dialog.ended:
-            self._late[dialog.oid] = dialog
-        if asker in boxes and (owner is None or owner.session.id != asker):
-            boxes[asker].append(status)
-
-    def _let_in(self, entering: Entering) -> None:
-        """Give a client its seat, its orders, and what it has missed of them."""
-        hello = entering.hello
-        session = self._known[hello.session]
-        seat = Seat(session, entering.deliver, here=entering.here)
-        self._seats[hello.session] = seat
-        mine = [d for d in self._all() if d.session == hello.session]
-        if hello.seq < 0:
-            adopted = [d for d in self._all() if self._owner(d) is None]
-            self._adopted.update((d.oid, hello.session) for d in adopted)
-            mine += adopted
-        missed: list[Status] = []
-        for dialog in mine:
-            after = dialog.told if hello.seq < 0 else max(hello.seq, 0)
-            statuses = self.database.statuses(dialog.oid, after)
-            missed += statuses
-            if statuses:
-                dialog.told = statuses[-1].seq
-                self._heard[dialog.oid] = dialog
-            self._late.pop(dialog.oid, None)
-        if hello.seq >= 0:
-            missed += self._refusals(hello, {status.seq for status in missed})
-        missed.sort(key=lambda status: status.seq)
-        entering.welcomed(seat, self._welcome(seat, mine))
-        seat.deliver([*missed])
-
-    def _refusals(self, hello: Hello, known: set[int]) -> list[Status]:
-        """What a client that is back has missed beside its living orders."""
-        told = self.database.told_to(hello.session, hello.seq)
-        return [status for status in told if status.seq not in known]
-
-    def _all(self) -> list[Dialog]:
-        return [*self.gateway.living.values(), *self._late.values()]
-
-    def _welcome(self, seat: Seat, mine: Iterable[Dialog]) -> Welcome:
-        last = [self._last_status(dialog) for dialog in mine if not dialog.ended]
-        return Welcome(
-            number=seat.session.number,
-            seq=self.gateway.seq,
-            accounts=[self.account],
-            positions=self.ledger.positions(),
-            dialogs=[status for status in last if status is not None],
-        )
-
-    def _last_status(self, dialog: Dialog) -> Status | None:
-        """The newest status of an order that says how it is."""
-        states = [
-            status
-            for status in self.database.statuses(dialog.oid)
-            if status.resp not in ("fill", "error") and status.reqid is not None
-        ]
-        return states[-1] if states else None
-
-    def _leave(self, seat: Seat) -> None:
-        """A client is gone."""
-        session = seat.session
-        if self._seats.get(session.id) is not seat:
-            return
-        del self._seats[session.id]
-        self._gone.append(session.id)
-        self._known.pop(session.id, None)
-        if session.cancels:
-            self.gateway.cancel_all(session.id)
-
-    def refuse_all(self, reason: str) -> None:
-        """Answer what has come in and is not taken any more."""
-        for item in self._inputs:
-            if isinstance(item, Asked):
-                item.seat.deliver([Done(item.number, reason)])
 
 
 def _new_reqid() -> str:

@@ -160,7 +160,7 @@ class Gateway(Orders):
             dialog.hear("refused")
             told = BrokerdError(reason=str(error), oid=oid, reqid=dialog.reqid)
             self._bury(dialog)
-            self._say(dialog, "error", told)
+            self._say(dialog, "error", told, req=dialog.order)
             return
         dialog.hear("send")
         self._send_new(dialog)
@@ -275,14 +275,14 @@ class Gateway(Orders):
         if dialog is None or dialog.kept_here:
             self.counters["foreign"] += 1
             return
-        if dialog.asked == "new" and not dialog.acked:
+        if dialog.asked == "new":
             dialog.hear("refused")
             self._bury(dialog)
         elif not dialog.asked:
             self.counters["ignored"] += 1
             return
         dialog.cancel_called = dialog.cancel_called and dialog.asked != "cancel"
-        self._say(dialog, "error", error)
+        self._say(dialog, "error", error, req=_asked(dialog))
         if not dialog.ended:
             self._answered(dialog)
             self._settle(dialog)
@@ -328,7 +328,7 @@ class Gateway(Orders):
                 )
                 told = BrokerdError(reason=reason, oid=dialog.oid, reqid=reqid)
                 dialog.cancel_called = False
-                self._say(dialog, "error", told)
+                self._say(dialog, "error", told, req=_asked(dialog))
             self._answered(dialog)
 
 
@@ -336,3 +336,11 @@ def _is_kept(order: Order) -> bool:
     """Whether an order waits here for its trigger."""
     stops = order.stop is not None or order.trail is not None
     return order.action == "alert" or order.exec_mode == "dark" or stops
+
+
+def _asked(dialog: Dialog) -> Request:
+    """The request about an order that is at the broker."""
+    wanted = dialog.asked_update
+    if dialog.asked == "update" and wanted is not None:
+        return Update(oid=dialog.oid, price=wanted.price, size=wanted.size)
+    return Cancel(oid=dialog.oid) if dialog.asked == "cancel" else dialog.order

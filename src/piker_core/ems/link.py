@@ -26,12 +26,14 @@ Number = Annotated[int, msgspec.Meta(ge=1, le=MOST_NUMBER)]
 class Hello(msgspec.Struct, frozen=True, tag="hello", tag_field="msg"):
     """Who a client is. `seq`: the last status it has heard of, -1 for a new one.
 
-    `cancels`: its orders are canceled when it is gone. `symbols`: what it will trade.
+    `cancels`: its orders are canceled when it is gone. `adopts`: it takes over orders
+    whose client is gone, unless that one has a name. `symbols`: what it trades.
     """
 
-    session: Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
+    session: Annotated[str, msgspec.Meta(min_length=1, max_length=128)]
     seq: Annotated[int, msgspec.Meta(ge=-1, le=MOST_NUMBER)] = -1
     cancels: bool = False
+    adopts: bool = True
     symbols: list[str] = []
     version: int = VERSION
 

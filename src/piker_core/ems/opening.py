@@ -31,12 +31,13 @@ from piker_core.control_socket import close_in_children, connect_to
 from piker_core.core.rings import attach_bars, checked_namespace
 from piker_core.ems.client import Message, OrderClient, Positions
 from piker_core.ems.database import Database, open_database
-from piker_core.ems.desk import Asked, Desk, Entering, Seat
+from piker_core.ems.desk import Desk
 from piker_core.ems.link import MOST, Welcome, socket_name
 from piker_core.ems.live import LiveBroker
 from piker_core.ems.markets import Markets
 from piker_core.ems.paper_broker import PaperBroker
 from piker_core.ems.risk import Risk, RiskConfig
+from piker_core.ems.seats import NAMED, Asked, Entering, Seat
 from piker_core.ems.server import Server, follow, listening
 from piker_core.errors import ConfigError, NotFound, PikerError, WriterBusy
 from piker_core.feed import open_feed
@@ -150,20 +151,36 @@ async def open_ems(
     """
     place = find_place(fqmes, mode, account, namespace)
     own = OrderClient(
-        client or uuid.uuid4().hex, cancels=cancel_on_disconnect, symbols=place.symbols
+        f"{NAMED}{client}" if client else uuid.uuid4().hex,
+        cancels=cancel_on_disconnect,
+        adopts=client is None,
+        symbols=place.symbols,
     )
+    async with seated(place, own):
+        yield own, own.stream, own.positions, own.accounts, own.dialogs
+
+
+@asynccontextmanager
+async def seated(place: Place, client: OrderClient) -> AsyncIterator[None]:
+    """Have a client at the gateway of an account, which is run here if nowhere else."""
     async with open_nursery() as nursery:
-        nursery.start_soon(run_gateway, place, own)
-        await own.opened.wait()
+        nursery.start_soon(run_gateway, place, client)
+        await client.opened.wait()
+        if client.refused:
+            raise PikerError(client.refused)
         try:
-            yield own, own.stream, own.positions, own.accounts, own.dialogs
+            yield
             with trio.move_on_after(FLUSH_S):
-                await own.flush()
+                await client.flush()
         finally:
             nursery.cancel_scope.cancel()
 
 
-async def run_gateway(place: Place, client: OrderClient | None) -> None:
+async def run_gateway(
+    place: Place,
+    client: OrderClient | None = None,
+    task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+) -> None:
     """Run the gateway of an account, or be a client of who does; until cancelled.
 
     Raises what keeps it from opening; later that is tried again. Without a client,
@@ -172,7 +189,7 @@ async def run_gateway(place: Place, client: OrderClient | None) -> None:
     backoff = Backoff(0.02, 1.0)
     while True:
         try:
-            await _serve(place, client)
+            await _serve(place, client, task_status)
         except WriterBusy:
             if client is None:
                 raise
@@ -198,7 +215,9 @@ async def _follow(place: Place, client: OrderClient) -> bool:
     return True
 
 
-async def _serve(place: Place, client: OrderClient | None) -> None:
+async def _serve(
+    place: Place, client: OrderClient | None, task_status: trio.TaskStatus[None]
+) -> None:
     """Hold the lock of an account and run its gateway. Raises WriterBusy."""
     config = load_section("ems", EmsConfig)
     risk = Risk(load_named("risk", place.account, RiskConfig))
@@ -217,6 +236,7 @@ async def _serve(place: Place, client: OrderClient | None) -> None:
                 place, provider, database, markets, risk, config, nursery
             )
             nursery.start_soon(Server(desk, config.queue).run, sock)
+            task_status.started()
             if client is None:
                 await trio.sleep_forever()
             _enter(desk, client)
@@ -286,8 +306,5 @@ def _enter(desk: Desk, client: OrderClient) -> None:
 
         client.welcome(welcome, post)
 
-    def refused(reason: str) -> None:
-        raise PikerError(reason)
-
-    hello = client.hello()
-    desk.put(Entering(hello, client.deliver, welcomed, refused, here=True))
+    own = (client.deliver, welcomed, client.refuse)
+    desk.put(Entering(client.hello(), *own, here=True))

@@ -22,7 +22,7 @@ from piker_core.control_socket import (
     remove_socket,
 )
 from piker_core.ems.client import OrderClient
-from piker_core.ems.desk import Asked, Desk, Entering, Seat
+from piker_core.ems.desk import Desk
 from piker_core.ems.link import (
     MOST,
     VERSION,
@@ -36,6 +36,7 @@ from piker_core.ems.link import (
     decode_asked,
     decode_told,
 )
+from piker_core.ems.seats import Asked, Entering, Seat
 from piker_core.errors import PikerError
 from piker_core.orders import Cancel, Order, Update
 from piker_core.tasks import open_nursery
@@ -125,6 +126,7 @@ class _Line:
         self._seat: Seat | None = None
         self._entered = trio.Event()
         self._why = ""
+        self._caught_up = False
         self._left = False
 
     async def run(self, hello: Hello) -> None:
@@ -158,10 +160,16 @@ class _Line:
         self._entered.set()
 
     def _deliver(self, messages: list[Told]) -> None:
-        """Have it told; one that leaves too much unread is let go."""
+        """Have it told; one that leaves too much unread is let go.
+
+        What it has missed comes first, however much that is.
+        """
         self._told.extend(messages)
         self._awake.set()
-        if len(self._told) > self._most and not self._scope.cancel_called:
+        if not self._caught_up:
+            self._caught_up = True
+            self._most += len(messages)
+        elif len(self._told) > self._most and not self._scope.cancel_called:
             log.warning("a client leaves %d messages unread: let go", self._most)
             self._scope.cancel()
 

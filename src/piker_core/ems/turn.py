@@ -238,7 +238,8 @@ class Orders:
             self._send_update(dialog, self._steps(wanted, mkt))
         except PikerError as error:
             told = BrokerdError(reason=str(error), oid=dialog.oid, reqid=dialog.reqid)
-            self._say(dialog, "error", told)
+            update = Update(oid=dialog.oid, price=wanted.price, size=wanted.size)
+            self._say(dialog, "error", told, req=update)
 
     def _record(self, fill: BrokerdFill, dialog: Dialog | None) -> None:
         """Put a fill into the ledger."""
