@@ -28,6 +28,7 @@ from piker_core.ems.link import (
     VERSION,
     Ask,
     Done,
+    Heard,
     Hello,
     Kill,
     Refused,
@@ -193,6 +194,8 @@ class _Line:
                 self._desk.put(Asked(self._seat, message.number, message.request))
             elif isinstance(message, Kill):
                 self._desk.put(Asked(self._seat, message.number, None))
+            elif isinstance(message, Heard):
+                self._seat.heard = message.seq
 
     def _refuse(self, raw: bytes, why: str) -> None:
         """Answer a request that cannot be read, if it has a number at all."""
@@ -205,27 +208,48 @@ class _Line:
         log.warning("a client of the gateway said what cannot be read: %s", why)
 
 
+class _Outbox:
+    """The line of a client to another process, which takes what is said."""
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+        self._asks: deque[Ask | Kill] = deque()
+        self._heard = self._said = 0
+        self._awake, self._idle = trio.Event(), trio.Event()
+
+    def post(self, number: int, request: Order | Update | Cancel | None) -> None:
+        self._asks.append(Kill(number) if request is None else Ask(number, request))
+        self._awake.set()
+
+    def heard(self, seq: int) -> None:
+        self._heard = seq
+        self._awake.set()
+
+    async def leave(self) -> None:
+        while self._asks or self._heard > self._said:
+            await self._idle.wait()
+
+    async def run(self, scope: trio.CancelScope) -> None:
+        """Say it, until nobody is there any more."""
+        while True:
+            await self._awake.wait()
+            self._awake, self._idle = trio.Event(), trio.Event()
+            while self._asks or self._heard > self._said:
+                message = self._asks[0] if self._asks else Heard(self._heard)
+                if not await self._link.send(message):
+                    scope.cancel()
+                if isinstance(message, Heard):
+                    self._said = message.seq
+                else:
+                    self._asks.popleft()
+            self._idle.set()
+
+
 async def follow(client: OrderClient, link: Link) -> None:
     """Be a client of another process's gateway until the line ends.
 
     Raises PikerError if it is not let in.
     """
-    outbox: deque[Ask | Kill] = deque()
-    awake = trio.Event()
-
-    def post(number: int, request: Order | Update | Cancel | None) -> None:
-        outbox.append(Kill(number) if request is None else Ask(number, request))
-        awake.set()
-
-    async def say(scope: trio.CancelScope) -> None:
-        nonlocal awake
-        while True:
-            await awake.wait()
-            awake = trio.Event()
-            while outbox:
-                if not await link.send(outbox.popleft()):
-                    scope.cancel()
-
     with link:
         if not await link.send(client.hello()):
             return
@@ -235,10 +259,11 @@ async def follow(client: OrderClient, link: Link) -> None:
         if not isinstance(welcome, Welcome):
             reason = getattr(welcome, "reason", "it answers with something else")
             raise PikerError(f"the gateway of this account refuses a client: {reason}")
-        client.welcome(welcome, post)
+        outbox = _Outbox(link)
+        client.welcome(welcome, outbox)
         try:
             async with open_nursery() as nursery:
-                nursery.start_soon(say, nursery.cancel_scope)
+                nursery.start_soon(outbox.run, nursery.cancel_scope)
                 await _listen(client, link)
                 nursery.cancel_scope.cancel()
         finally:
