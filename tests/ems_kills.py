@@ -29,7 +29,7 @@ from zlib import crc32
 import trio
 
 import piker_core as pk
-from piker_core.ems import live
+from piker_core.ems import reconcile
 from tests import plain_broker
 from tests.ems_steps import Steps
 from tests.ems_truth import Kept, lives, unheard, wrong
@@ -226,7 +226,7 @@ def as_words(manner: Manner) -> dict[str, float]:
 
 def quick() -> None:
     """A venue on loopback answers sooner than one far away."""
-    live.ASK_S = 0.02
+    reconcile.ASK_S = 0.02
 
 
 def live_and_die(strategy: Strategy, deadly: int) -> None:

@@ -11,7 +11,7 @@ import signal
 from collections.abc import Callable
 from typing import Any
 
-from piker_core.ems import live
+from piker_core.ems import reconcile
 from piker_core.ems.database import Database
 from piker_core.ems.gateway import Gateway
 from piker_core.ems.paper_broker import PaperBroker
@@ -23,7 +23,7 @@ STEPS: tuple[tuple[type, str], ...] = (
     *((PlainDialog, name) for name in ("fills", "positions")),
     *((Gateway, name) for name in ("ask", "heard", "fired", "found", "not_known")),
     *((Gateway, name) for name in ("take_turn",)),
-    *((live.LiveBroker, name) for name in ("_reconcile", "_resolve")),
+    *((reconcile.Reconciler, name) for name in ("reconcile", "resolve")),
     *((PaperBroker, name) for name in ("take",)),
 )
 

@@ -94,7 +94,7 @@ class PlainDialog:
         order: BrokerdOrder | None = None,
         cancel: BrokerdCancel | None = None,
     ) -> Answer:
-        """Raises BrokerDown where nothing was sent, OutcomeUnknown without an answer."""
+        """Raises BrokerDown if nothing was sent, OutcomeUnknown without an answer."""
         if self._stream is None:
             raise BrokerDown("there is no line to the broker")
         number = next(self._ids)

@@ -26,11 +26,11 @@ LINE = 1 << 20
 class Manner(msgspec.Struct, frozen=True):
     """Chances of what may go wrong with a request, a report, a query; pauses.
 
-    `unanswered`: it is done, and no answer comes; `dropped`: neither; `late`: it is done
-    after up to `late_s`, without an answer; `refused`; `cut`: it is done and the line
-    is cut. Of reports: `doubled`, `delayed` behind later ones. Of queries: `failing`.
-    An order is filled, in parts, about each `pause_s`; those at a price below `rest`
-    are not.
+    `unanswered`: it is done, and no answer comes; `dropped`: neither; `late`: it is
+    done after up to `late_s`, without an answer; `refused`; `cut`: it is done and the
+    line is cut. Of reports: `doubled`, `delayed` behind later ones. Of queries:
+    `failing`. An order is filled, in parts, about each `pause_s`; those at a price
+    below `rest` are not.
     """
 
     unanswered: float = 0.0

@@ -20,7 +20,7 @@ Do = Literal[
 
 
 class Ask(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A request. `change`: what is submitted is known, and gets another price or size."""
+    """A request, and what it needs. `manner`: of "calm", how the broker is to be."""
 
     id: int
     do: Do
