@@ -74,6 +74,7 @@ bench: develop
 	$(BIN)/python -m benchmarks.bench_binance $(ARGS)
 	$(BIN)/python -m benchmarks.bench_journal $(ARGS)
 	$(BIN)/python -m benchmarks.bench_store $(ARGS)
+	$(BIN)/python -m benchmarks.bench_triggers $(ARGS)
 
 ## make clean    removes .venv, build products and caches
 clean:

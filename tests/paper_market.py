@@ -22,6 +22,7 @@ FQME = "xbtusd.kraken"
 MIDDLE = Decimal(60000)
 START_NS = 1_700_000_000_000_000_000
 MS = 1_000_000
+Number = Decimal | int
 Rows = Sequence[tuple[str, float, float, int]]
 """(type, price, size, time_ns)."""
 
@@ -103,7 +104,7 @@ class Paper:
         )
         return self.hear(self.engine.cancel(request, self.step()))
 
-    def filled(self, reqid: str) -> Decimal:
+    def filled(self, reqid: str) -> Number:
         """What its fills add up to; the order has to say the same."""
         total = sum(
             (one.size for one in fills(self.said) if one.reqid == reqid), Decimal(0)
@@ -130,7 +131,7 @@ def errors(said: Iterable[Message]) -> list[str]:
     return [message.reason for message in said if isinstance(message, BrokerdError)]
 
 
-def statuses(said: Iterable[Message]) -> list[tuple[str, Decimal, Decimal]]:
+def statuses(said: Iterable[Message]) -> list[tuple[str, Number, Number]]:
     return [
         (message.status, message.filled, message.remaining)
         for message in said
@@ -138,6 +139,6 @@ def statuses(said: Iterable[Message]) -> list[tuple[str, Decimal, Decimal]]:
     ]
 
 
-def took(said: Iterable[Message]) -> list[tuple[Decimal, Decimal]]:
+def took(said: Iterable[Message]) -> list[tuple[Number, Number]]:
     """(size, offset of the price) of the fills."""
     return [(fill.size, fill.price - MIDDLE) for fill in fills(said)]

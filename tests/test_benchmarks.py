@@ -16,7 +16,7 @@ from benchmarks.trades import Tape
 ROOT = Path(__file__).resolve().parents[1]
 MODULES = (
     *("bench_ring", "bench_fold", "bench_feed", "bench_binance"),
-    *("bench_journal", "bench_store"),
+    *("bench_journal", "bench_store", "bench_triggers"),
 )
 
 

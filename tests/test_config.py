@@ -7,7 +7,15 @@ import msgspec
 import pytest
 
 import piker_core as pk
-from piker_core.config import FeedConfig, Secret, config_path, load_section
+from piker_core.config import (
+    AccountConfig,
+    FeedConfig,
+    Secret,
+    config_path,
+    load_named,
+    load_section,
+)
+from piker_core.errors import ConfigError
 
 
 class Venue(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -113,3 +121,54 @@ def test_a_file_with_a_secret_must_be_private(write: Writer) -> None:
 def test_a_table_of_another_installed_provider_is_no_mistake(write: Writer) -> None:
     environ = write("[kraken]\nanything = 1\n[feed]\nseconds_back = 5\n")
     assert load_section("feed", FeedConfig, environ=environ).seconds_back == 5
+
+
+def test_a_secret_may_be_in_a_file_of_its_own(write: Writer, tmp_path: Path) -> None:
+    file = tmp_path / "key"
+    file.write_text("hunter2\n")
+    file.chmod(0o600)
+    environ = write(f'[kraken]\napi_secret = "file:{file}"\n')
+    venue = load_section("kraken", Venue, environ=environ)
+    assert venue.api_secret.reveal() == "hunter2"
+    file.chmod(0o640)
+    with pytest.raises(ConfigError, match="chmod 600"):
+        load_section("kraken", Venue, environ=environ)
+    file.unlink()
+    with pytest.raises(ConfigError, match="cannot be read"):
+        load_section("kraken", Venue, environ=environ)
+
+
+def test_a_secret_may_be_in_the_keyring(
+    write: Writer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keyring = pytest.importorskip("keyring")
+    kept = {("kraken", "secret"): "hunter2"}
+    monkeypatch.setattr(keyring, "get_password", lambda *place: kept.get(place))
+    environ = write('[kraken]\napi_secret = "keyring:kraken/secret"\n')
+    venue = load_section("kraken", Venue, environ=environ)
+    assert venue.api_secret.reveal() == "hunter2"
+    kept.clear()
+    with pytest.raises(ConfigError, match="keyring set kraken secret"):
+        load_section("kraken", Venue, environ=environ)
+
+
+def test_tables_of_accounts_have_their_name(write: Writer) -> None:
+    environ = write('[account.main]\nlive = true\nbroker = "kraken"\n')
+    assert load_named("account", "main", AccountConfig, environ=environ).live
+    assert not load_named("account", "other", AccountConfig, environ=environ).live
+    environ["PIKER_ACCOUNT__OTHER__LIVE"] = "true"
+    assert load_named("account", "other", AccountConfig, environ=environ).live
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("[account]\nlive = true\n", r"\[account.NAME\]"),
+        ("account = 1\n", r"\[account.main\]"),
+        ("[account.main]\nalive = true\n", "did you mean live"),
+        ('[account.main]\nlive = "yes"\n', "bool"),
+    ],
+)
+def test_tables_of_accounts_that_are_wrong(write: Writer, text: str, told: str) -> None:
+    with pytest.raises(ConfigError, match=told):
+        load_named("account", "main", AccountConfig, environ=write(text))

@@ -41,9 +41,10 @@ def test_an_embedded_engine_gives_exact_bars(namespace: str) -> None:
 
 
 async def test_a_provider_of_ones_own_feeds_a_strategy_and_a_reader(
-    namespace: str, monkeypatch: pytest.MonkeyPatch
+    namespace: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.syspath_prepend(str(EXAMPLES))
+    monkeypatch.setenv("PIKER_STATE", str(tmp_path))
     monkeypatch.setenv("PIKER_CONFIG", os.devnull)
     outputs: dict[str, str] = {}
 
@@ -57,10 +58,12 @@ async def test_a_provider_of_ones_own_feeds_a_strategy_and_a_reader(
             await trio.sleep(0.02)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(keep, "strategy.py", "six.dicevenue", "3")
+            nursery.start_soon(keep, "orders.py", "six.dicevenue", "4")
             nursery.start_soon(keep, "tail_bars.py", "six.dicevenue", "4")
     assert "six.dicevenue opened at" in outputs["strategy.py"]
     assert "buy" in outputs["strategy.py"] or "sell" in outputs["strategy.py"]
     assert len(outputs["tail_bars.py"].splitlines()) >= 5
+    assert "position 1" in outputs["orders.py"] or "position -" in outputs["orders.py"]
 
 
 def test_the_provider_example_is_sixty_lines() -> None:

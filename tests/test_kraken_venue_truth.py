@@ -321,5 +321,6 @@ def test_alone_it_serves_until_a_signal_and_leaves_cleanly(
 def test_alone_it_stops_after_its_seconds() -> None:
     command = [sys.executable, "-m", "providers.kraken.venue", "--seconds", "0.1"]
     done = subprocess.run(command, capture_output=True, timeout=60, check=True)
-    assert set(json.loads(done.stdout)) == {"ws_url", "rest_url"}
+    urls = {"ws_url", "ws_auth_url", "rest_url"}
+    assert set(json.loads(done.stdout)) == urls | {"api_key", "api_secret"}
     assert done.stderr == b""

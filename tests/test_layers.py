@@ -60,7 +60,8 @@ INCLUDES = {
     "sums.h": set(),
     "fold.h": {"ids.h", "ring.h", "sessions.h", "sums.h", "ticks.h"},
     "market.h": {"fold.h"},
-    "triggers.h": {"ring.h", "ticks.h"},
+    "triggers.h": {"ring.h"},
+    "reach.h": {"ticks.h", "triggers.h"},
     "recover.h": {"market.h"},
 }
 

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import piker_core as pk
-from piker_core.core.triggers import Triggers, feed_all
+from piker_core.core.triggers import Triggers, feed_all, of_markets
 from tests.compilers import compile_c, run_c
 
 NS = 1_000_000_000
@@ -27,6 +27,15 @@ def ticks_of(*told: tuple[Any, ...]) -> Any:
         tick["type"], tick["price"], tick["time_ns"] = CODES[kind], price, time_ns
         tick["market"], tick["size"] = market, size
     return ticks
+
+
+def rows_of(*told: tuple[float, float, float, float]) -> Any:
+    """Records of (open, high, low, close); of high and low the greater is the high."""
+    rows = np.zeros(len(told), pk.OHLCV_DTYPE)
+    for row, (opens, high, low, close) in zip(rows, told, strict=True):
+        row["open"], row["close"] = opens, close
+        row["high"], row["low"] = (low, high) if low > high else (high, low)
+    return rows
 
 
 def trades(*prices: float) -> Any:
@@ -51,6 +60,22 @@ class Waiting(msgspec.Struct):
         stop = self.best + self.price * self.direction
         slack = abs(self.best) * 2.0**-50 * self.direction
         return (price - (stop - slack)) * self.direction >= 0
+
+    def follow(self, price: float) -> None:
+        if self.best is not None and (price - self.best) * self.direction < 0:
+            self.best = price
+
+    def passes(self, row: Any) -> bool:
+        """Is it reached in a row, in any case? Its best follows."""
+        near, far = ("low", "high") if self.direction < 0 else ("high", "low")
+        if self.best is None:
+            return self.reached(row[near])
+        self.follow(row["open"])
+        if self.reached(row["open"]) or self.reached(row[near]):
+            return True
+        self.follow(row[far])
+        self.follow(row["close"])
+        return self.reached(row["close"])
 
 
 class Model:
@@ -79,12 +104,20 @@ class Model:
             since_ns = each.since_ns if each.best is None else self.trails_since_ns
             if time_ns < since_ns:
                 continue
-            if each.best is not None and (price - each.best) * each.direction < 0:
-                each.best = price
+            each.follow(price)
             if each.reached(price):
                 keys.append(each.key)
                 del self.waiting[each.key]
         return keys
+
+    def feed_rows(self, rows: Any) -> list[tuple[int, int]]:
+        fired = []
+        for place, row in enumerate(rows):
+            for each in list(self.waiting.values()):
+                if each.passes(row):
+                    fired.append((each.key, place))
+                    del self.waiting[each.key]
+        return fired
 
     def check(self, high: float, low: float) -> list[int]:
         return [
@@ -98,6 +131,7 @@ PRICES = st.one_of(
     st.integers(1, 30).map(float),
     st.integers(600_000, 600_040).map(lambda tenths: tenths / 10),
 )
+KNOWN = st.one_of(PRICES, PRICES, st.just(math.nan))
 TIMES = st.integers(0, 6)
 SIGNS = st.sampled_from([1, -1])
 DISTANCES = st.sampled_from([0.1, 0.2, 0.3, 1.0, 2.0, 5.0])
@@ -106,6 +140,7 @@ STEPS = st.one_of(
     st.tuples(st.just("trail"), DISTANCES, SIGNS, PRICES, st.integers(0, 2)),
     st.tuples(st.just("remove"), st.integers(0, 60)),
     st.tuples(st.just("check"), PRICES, PRICES),
+    st.tuples(st.just("rows"), st.lists(st.tuples(*[KNOWN] * 4), max_size=4)),
     st.tuples(
         st.just("feed"),
         st.lists(
@@ -136,12 +171,15 @@ def take(step: tuple[Any, ...], key: int, own: Triggers, model: Model) -> None:
         assert own.remove(more[0]) == (model.waiting.pop(more[0], None) is not None)
     elif kind == "check":
         assert own.check(max(more), min(more)) == model.check(max(more), min(more))
+    elif kind == "rows":
+        rows = rows_of(*more[0])
+        assert own.feed_rows(rows) == model.feed_rows(rows)
     else:
         ticks = ticks_of(*more[0])
         assert own.feed(ticks, 0) == model.feed(ticks)
 
 
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=400, deadline=None)
 @given(st.lists(STEPS, min_size=1, max_size=60))
 def test_whatever_comes_they_fire_what_a_look_at_each_of_them_would(
     steps: list[tuple[Any, ...]],
@@ -274,6 +312,17 @@ def test_many_markets_are_fed_in_one_pass() -> None:
     assert feed_all(told, books) == [(2, 1), (0, 3)]
 
 
+def test_the_ticks_of_some_markets_are_picked_and_not_copied_where_these_are_all() -> (
+    None
+):
+    told = ticks_of(*(("trade", 10.0 + n, NS, n) for n in (1, 2, 9, 0, 2)))
+    own, highest = of_markets(told, np.array([True, False, True]))
+    assert own["price"].tolist() == [12.0, 10.0, 12.0] and highest == 9
+    assert own.dtype == pk.TICK_DTYPE
+    assert of_markets(told, np.ones(10, bool))[0] is told
+    assert len(of_markets(told[:0], np.ones(0, bool))[0]) == 0
+
+
 def test_prices_are_told_as_they_count_and_nothing_is_tested() -> None:
     own = Triggers("mid")
     own.add(1, 5.0, 1)
@@ -283,6 +332,27 @@ def test_prices_are_told_as_they_count_and_nothing_is_tested() -> None:
         own.prices(told, 0), [math.nan, 10.0, math.nan, 10.5, math.nan]
     )
     assert own.quote == (0.0, 0.0, 0.0, 0.0) and len(own) == 1
+
+
+def test_of_a_row_a_trail_fires_where_it_did_in_any_case() -> None:
+    nan = math.nan
+    for side, sign in ((-1, 1), (1, -1)):
+        for row, fires, best in (
+            ((100.0, 104.0, 96.0, 100.0), False, 104.0),
+            ((100.0, 104.0, 95.0, 100.0), True, 0.0),
+            ((100.0, 104.0, 96.0, 99.0), True, 0.0),
+            ((103.0, 104.0, 98.0, 104.0), True, 0.0),
+            ((nan, 104.0, 98.0, nan), False, 104.0),
+            ((nan, nan, 95.0, nan), True, 0.0),
+            ((nan, 104.0, nan, nan), False, 104.0),
+        ):
+            own = Triggers()
+            own.add_trail(1, 5.0, side, 100.0)
+            told = [100 + sign * (price - 100) for price in row]
+            told[1:3] = told[1:3][::sign]
+            assert own.feed_rows(rows_of((*told,))) == [(1, 0)] * fires
+            if not fires:
+                assert own.best(1) == 100 + sign * (best - 100)
 
 
 @pytest.mark.parametrize("price", [math.nan, math.inf, -math.inf, 0.0, -1.0])

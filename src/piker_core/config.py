@@ -26,7 +26,11 @@ _OURS = ("ems", "feed", "paper", "store", *_NAMED)
 
 
 class Secret:
-    """Text that shows itself only to `reveal()`: no log, repr or traceback has it."""
+    """Text that shows itself only to `reveal()`: no log, repr or traceback has it.
+
+    In the configuration it is the text itself, `file:PATH` (a file of mode 0600) or
+    `keyring:SERVICE/NAME`.
+    """
 
     __slots__ = ("_text",)
 
@@ -225,8 +229,47 @@ def _convert(table: Table, shape: type[T], where: str, *, strict: bool) -> T:
 
 def _hide(kind: type, value: Any) -> Any:
     if kind is Secret and isinstance(value, (str, Secret)):
-        return value if isinstance(value, Secret) else Secret(value)
+        return value if isinstance(value, Secret) else _secret(value)
     raise NotImplementedError(f"a value of type {kind.__name__}")
+
+
+def _secret(text: str) -> Secret:
+    """A secret as it is, or from where it is: `file:PATH`, `keyring:SERVICE/NAME`."""
+    if text.startswith("file:"):
+        return _secret_file(Path(text.removeprefix("file:")).expanduser())
+    if text.startswith("keyring:"):
+        return _secret_of_keyring(text.removeprefix("keyring:"))
+    return Secret(text)
+
+
+def _secret_file(path: Path) -> Secret:
+    """The text of a file that is open to nobody else. Raises ConfigError."""
+    try:
+        _check_private(path)
+        return Secret(path.read_text("utf-8").strip())
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"the secret in {path} cannot be read: {error}") from None
+
+
+def _secret_of_keyring(place: str) -> Secret:
+    """What the system's keyring has. Raises ConfigError."""
+    try:
+        import keyring
+    except ImportError:
+        raise ConfigError(
+            "a secret of the system keyring needs the extra: "
+            "pip install 'piker-core[keyring]'"
+        ) from None
+    service, _, name = place.partition("/")
+    try:
+        text = keyring.get_password(service, name)
+    except Exception as error:  # noqa: BLE001 - each keyring raises its own
+        raise ConfigError(f"the keyring cannot be asked: {error}") from None
+    if text is None:
+        raise ConfigError(
+            f"the keyring has nothing for {place}: keyring set {service} {name}"
+        )
+    return Secret(text)
 
 
 def _check_private(path: Path) -> None:

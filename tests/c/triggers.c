@@ -1,5 +1,5 @@
 /* Random triggers, trails, removals and ticks, beside a look at each: triggers STEPS */
-#include "triggers.h"
+#include "reach.h"
 
 #define MOST 600
 
@@ -55,7 +55,7 @@ static int feed(pk_triggers *t, double price) {
     pk_tick tick = {.type = PK_TRADE, .price = price, .time_ns = PK_NS};
     int fired = 0;
     t->fired_count = 0;
-    pk_feed_tick(t, &tick, 0);
+    pk_feed_tick(t, &tick, 0, 0);
     for (int key = 0; key < MOST; key++) {
         if (all[key].live && reached(&all[key], price)) {
             all[key].live = 0;

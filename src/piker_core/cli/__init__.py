@@ -1,6 +1,6 @@
 """The command line, `piker-core`. Nothing is imported here before a command is chosen.
 
-`commands`, `stored`, `journals` and `trade` have names, options and help, registered
+`commands`, `journals`, `ordered` and `stored` have names, options and help, registered
 by `command`; `failures` has the exit codes and what is said when something goes wrong,
 `output` tables and JSON lines; the other modules do the work.
 """
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import typer
 
-_WITH_COMMANDS = ("commands", "journals", "stored", "trade")
+_WITH_COMMANDS = ("commands", "journals", "ordered", "stored")
 
 
 def load_app() -> "typer.Typer":

@@ -12,8 +12,16 @@ from piker_core.cli.failures import OK, VENUE
 from piker_core.cli.output import Output, utc_text
 from piker_core.ems.client import Message, OrderClient
 from piker_core.ems.opening import Place, find_place, run_gateway, seated
+from piker_core.ems.risk import plain
 from piker_core.errors import FeedError, WriterBusy
-from piker_core.orders import BrokerdPosition, Order, Status
+from piker_core.orders import (
+    BrokerdError,
+    BrokerdFill,
+    BrokerdPosition,
+    BrokerdStatus,
+    Order,
+    Status,
+)
 from piker_core.tasks import open_nursery
 
 Where = tuple[str, bool, str | None, str | None]
@@ -120,26 +128,23 @@ def show_message(out: Output, message: Message) -> None:
         fields = msgspec.to_builtins(message)
         out.record(kind, **{name: fields[name] for name in fields if name != "msg"})
     elif isinstance(message, BrokerdPosition):
-        average = f" at {message.avg_price}" if message.size else ""
-        out.line(f"position {message.symbol} {message.size}{average}")
+        average = f" at {plain(message.avg_price)}" if message.size else ""
+        out.line(f"position {message.symbol} {plain(message.size)}{average}")
     else:
         out.line(_status_line(message))
 
 
 def _status_line(status: Status) -> str:
     about = status.brokerd_msg
-    if about is None:
-        details = ""
-    elif status.resp == "fill":
-        details = f"{getattr(about, 'size', '')} at {getattr(about, 'price', '')}"
-    elif status.resp == "error":
-        details = str(getattr(about, "reason", ""))
-    else:
-        details = f"filled {getattr(about, 'filled', '')}, "
-        details += f"remaining {getattr(about, 'remaining', '')}"
-        reason = getattr(about, "reason", "")
-        details += f" ({reason})" if reason else ""
-    moment = utc_text(status.time_ns // 1_000_000_000)
+    details = ""
+    if isinstance(about, BrokerdFill):
+        details = f"{plain(about.size)} at {plain(about.price)}"
+    elif isinstance(about, BrokerdError):
+        details = about.reason
+    elif isinstance(about, BrokerdStatus):
+        details = f"filled {plain(about.filled)}, remaining {plain(about.remaining)}"
+        details += f" ({about.reason})" if about.reason else ""
+    moment = utc_text(status.time_ns / 1e9, 3)
     return f"{moment} {status.oid} {status.resp} {details}".rstrip()
 
 

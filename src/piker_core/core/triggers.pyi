@@ -4,7 +4,7 @@ from typing import Any, final
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Triggers", "feed_all"]
+__all__ = ["Triggers", "feed_all", "of_markets"]
 
 @final
 class Triggers:
@@ -31,6 +31,9 @@ class Triggers:
     @property
     def quote(self) -> tuple[float, float, float, float]: ...
 
+def of_markets(
+    ticks: NDArray[Any], wanted: NDArray[np.bool_]
+) -> tuple[NDArray[Any], int]: ...
 def feed_all(
-    ticks: NDArray[Any], books: Sequence[Triggers | None]
+    ticks: NDArray[Any], books: Sequence[Triggers | None], heard_ns: int = 0
 ) -> list[tuple[int, int]]: ...

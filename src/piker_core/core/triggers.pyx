@@ -5,7 +5,7 @@
 cimport cython
 from cpython.object cimport PyObject
 from libc.math cimport NAN, isfinite
-from libc.stdint cimport INT64_MIN, int64_t, uint32_t
+from libc.stdint cimport INT64_MIN, int64_t, uint8_t, uint32_t
 from libc.stdlib cimport free, malloc
 
 cimport numpy as cnp
@@ -19,11 +19,11 @@ import numpy as np
 from piker_core.dtypes import OHLCV_DTYPE, TICK_DTYPE, TICK_TYPES
 from piker_core.errors import NotFound
 
-__all__ = ["Triggers", "feed_all"]
+__all__ = ["Triggers", "feed_all", "of_markets"]
 
 cnp.import_array()
 
-cdef extern from "triggers.h" nogil:
+cdef extern from "reach.h" nogil:
     const uint32_t PK_NONE
 
     ctypedef struct pk_trigger:
@@ -48,7 +48,7 @@ cdef extern from "triggers.h" nogil:
                           int64_t since_ns) noexcept
     void pk_remove_trigger(pk_triggers *t, uint32_t node) noexcept
     uint32_t pk_group_of(const pk_triggers *t, uint32_t node) noexcept
-    void pk_feed_tick(pk_triggers *t, const pk_tick *tick, int64_t place) noexcept
+    void pk_feed_tick(pk_triggers *t, const pk_tick *tick, int64_t place, int64_t heard_ns) noexcept
     void pk_feed_row(pk_triggers *t, const pk_row *row, int64_t place) noexcept
     void pk_check_range(pk_triggers *t, double high, double low) noexcept
     double pk_counted_price(pk_triggers *t, const pk_tick *tick) noexcept
@@ -172,7 +172,7 @@ cdef class Triggers:
         cdef uint32_t wanted = market
         for place in range(count):
             if tick[place].market == wanted:
-                pk_feed_tick(&self.native, &tick[place], place)
+                pk_feed_tick(&self.native, &tick[place], place, 0)
         return self._fired() if self.native.fired_count else []
 
     def feed_rows(self, rows) -> list:
@@ -181,7 +181,7 @@ cdef class Triggers:
         `rows`: array of `OHLCV_DTYPE` that have traded; a price that is not known is NAN.
         Levels fire where the high or the low reached them. Which of these came first is not
         known: a trail fires where it did in any case, which open and close help to say, and
-        follows high or low to its best. Their time must be later than that of the triggers.
+        follows the prices to its best. Their time must be later than that of the triggers.
         """
         cdef cnp.ndarray own = _records(rows, OHLCV_DTYPE, "feed_rows()")
         cdef const pk_row *row = <const pk_row *>cnp.PyArray_DATA(own)
@@ -224,7 +224,7 @@ cdef class Triggers:
 
     @property
     def heard_ns(self) -> int:
-        """When `last` was received (UTC nanoseconds); 0 if it came from a row, or there is none."""
+        """When `last` was fed, as `feed_all` was told; 0: it was not."""
         return self.native.heard_ns
 
     @property
@@ -240,15 +240,47 @@ cdef class Triggers:
         return self.native.bid, self.native.bid_size, self.native.ask, self.native.ask_size
 
 
-def feed_all(ticks, books) -> list:
+def of_markets(ticks, wanted) -> tuple:
+    """Those of the ticks that are of a wanted market, and the highest number of all markets.
+
+    `wanted`: an array of bools by the number of the market. Nothing is copied where all are.
+    """
+    cdef cnp.ndarray own = _records(ticks, TICK_DTYPE, "of_markets()")
+    cdef cnp.ndarray bits = np.ascontiguousarray(wanted, np.uint8)
+    cdef const pk_tick *tick = <const pk_tick *>cnp.PyArray_DATA(own)
+    cdef const uint8_t *want = <const uint8_t *>cnp.PyArray_DATA(bits)
+    cdef uint32_t markets = len(bits), highest = 0, number
+    cdef Py_ssize_t place, kept = 0, count = len(own)
+    cdef pk_tick *target
+    for place in range(count):
+        number = tick[place].market
+        if number > highest:
+            highest = number
+        if number < markets and want[number]:
+            kept += 1
+    if kept == count:
+        return ticks, highest
+    found = np.empty(kept, TICK_DTYPE)
+    target = <pk_tick *>cnp.PyArray_DATA(found)
+    for place in range(count):
+        number = tick[place].market
+        if number < markets and want[number]:
+            target[0] = tick[place]
+            target += 1
+    return found, highest
+
+
+def feed_all(ticks, books, heard_ns=0) -> list:
     """`feed` of many markets in one pass: (key, place) of all that fired, in the ticks' order.
 
-    `books`: their `Triggers` by the number of the market, None for those that have none.
+    `books`: their `Triggers` by the number of the market, None for those that have none;
+    `heard_ns`: what their `heard_ns` is to be, of those whose last price this brings.
     """
     cdef cnp.ndarray own = _records(ticks, TICK_DTYPE, "feed_all()")
     cdef const pk_tick *tick = <const pk_tick *>cnp.PyArray_DATA(own)
     cdef Py_ssize_t place, count = len(own)
     cdef uint32_t markets = len(books), number
+    cdef int64_t heard = heard_ns
     cdef PyObject **found
     cdef Triggers book
     cdef list fired = []
@@ -266,7 +298,7 @@ def feed_all(ticks, books) -> list:
             number = tick[place].market
             if number < markets and found[number] != NULL:
                 book = <Triggers>found[number]
-                pk_feed_tick(&book.native, &tick[place], place)
+                pk_feed_tick(&book.native, &tick[place], place, heard)
                 if book.native.fired_count:
                     fired += book._fired()
     finally:

@@ -6,7 +6,6 @@ being there is what counts.
 
 import os
 import pwd
-import stat
 import tempfile
 import time
 from pathlib import Path
@@ -58,12 +57,12 @@ def killed(folder: Path) -> str:
     """Why nothing is to be sent; empty: it may be. Costs one stat; never raises."""
     path = folder / NAME
     try:
-        status = os.lstat(path)
+        os.lstat(path)
     except (FileNotFoundError, NotADirectoryError):
         return ""
     except OSError as error:
         return f"the kill switch {path} cannot be looked at: {error}"
-    told = _read(path) if stat.S_ISREG(status.st_mode) else Killed()
+    told = _read(path)
     parts = [f"{path} has stopped all sending"]
     if told.time_ns > 0:
         seconds = min(told.time_ns // 1_000_000_000, 253_402_300_799)  # of year 9999
@@ -95,7 +94,7 @@ def resume(folder: Path) -> bool:
 
 
 def _read(path: Path) -> Killed:
-    """What is in the file; nothing, if that is not to be had."""
+    """What is in the file; nothing, if that is not to be had. Waits for no one."""
     flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     try:
         handle = os.open(path, flags)

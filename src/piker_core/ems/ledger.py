@@ -71,14 +71,18 @@ class Known(NamedTuple):
 
 
 class Book:
-    """One market's line, with the version of each transaction in it that counts."""
+    """One market's line, with the version of each transaction in it that counts.
 
-    def __init__(self, line: Line) -> None:
+    Those of the day before the line are known too: a repeat of one may be of another
+    time, where a venue tells times by more digits here than there.
+    """
+
+    def __init__(self, line: Line, known: dict[str, Known] | None = None) -> None:
         self.line = line
-        self.known: dict[str, Known] = {}
+        self.known = known or {}
 
     def is_known(self, transaction: Transaction) -> bool:
-        """Whether it, or a later version of it, is in the line."""
+        """Whether it, or a later version of it, is there."""
         known = self.known.get(transaction.tid)
         return known is not None and version(transaction) <= known[:2]
 
@@ -87,7 +91,9 @@ class Book:
         known = self.known.get(transaction.tid)
         place = Place(transaction.time_ns, known.place.order if known else order)
         corrects = transaction.revision > 0 and known is None
-        if not self.line.reaches(place) or (corrects and self.line.after is not None):
+        if not self.line.reaches(min(place, known.place if known else place)):
+            return False
+        if corrects and self.line.after is not None:
             return False
         if known is not None and place != known.place:
             self.line.remove(known.place)
@@ -105,7 +111,7 @@ class Book:
             self.known = {
                 tid: known
                 for tid, known in self.known.items()
-                if self.line.reaches(known.place)
+                if known.place.time_ns >= time_ns - DAY_NS
             }
 
 

@@ -13,7 +13,7 @@ import csv
 import sqlite3
 from collections.abc import Iterable, Iterator
 from decimal import Decimal
-from typing import TextIO
+from typing import Protocol
 
 import msgspec
 
@@ -23,6 +23,7 @@ from piker_core.ems.ledger import (
     END_NS,
     LATE_NS,
     Book,
+    Known,
     Ledger,
     Mark,
     Terms,
@@ -92,6 +93,13 @@ WHERE NOT EXISTS (
 """Versions that count."""
 
 
+class SupportsWrite(Protocol):
+    """What text can be written to."""
+
+    def write(self, text: str, /) -> object:
+        """Write it."""
+
+
 def record(
     connection: sqlite3.Connection,
     broker: str,
@@ -113,7 +121,7 @@ def open_ledger(
 ) -> Ledger:
     """The ledger of an account, as it is in the file."""
     ledger = Ledger(broker, account)
-    for symbol, terms in _all_terms(connection):
+    for symbol, terms in stored_terms(connection).items():
         ledger.describe(symbol, terms)
     day = now_ns // DAY_NS
     marks = connection.execute("SELECT * FROM marks WHERE day = ?", [day])
@@ -158,19 +166,32 @@ def transactions(
     return (_transaction(row) for row in rows)
 
 
-def export_csv(connection: sqlite3.Connection, file: TextIO) -> int:
-    """Write all transactions that count, with a heading; returns how many."""
+def export_csv(
+    connection: sqlite3.Connection,
+    file: SupportsWrite,
+    *,
+    start_ns: int = 0,
+    end_ns: int | None = None,
+    symbol: str = "",
+) -> int:
+    """Write `transactions` with a heading, numbers without exponents; how many."""
     names = ("time_ns", *(name for name in _COLUMNS if name != "time_ns"))
-    writer = csv.writer(file)
+    writer = csv.writer(file, lineterminator="\n")
     writer.writerow(names)
     count = 0
-    for transaction in transactions(connection):
+    for transaction in transactions(connection, start_ns, end_ns, symbol):
         row = {name: getattr(transaction, name) for name in names}
         row |= {name: f"{row[name]:f}" for name in ("size", "price", "fee")}
         row["details"] = _details(transaction)
         writer.writerow(row.values())
         count += 1
     return count
+
+
+def stored_terms(connection: sqlite3.Connection) -> dict[str, Terms]:
+    """What markets are of, as far as it was saved."""
+    rows = connection.execute("SELECT symbol, currency, base, multiplier FROM terms")
+    return {row[0]: Terms(row[1], row[2], Decimal(row[3])) for row in rows}
 
 
 def save_terms(connection: sqlite3.Connection, symbol: str, terms: Terms) -> None:
@@ -253,13 +274,31 @@ def _load(
 ) -> None:
     midnight = now_ns - now_ns % DAY_NS
     holding, after = _sum_before(connection, symbol, midnight - LATE_NS)
-    book = Book(Line(holding, after))
+    book = Book(Line(holding, after), _known_before(connection, symbol, after))
     for transaction, place in _rows(connection, symbol, after):
         book.put(transaction, place)
     (order,) = connection.execute(
         "SELECT coalesce(max(seq), 0) FROM transactions"
     ).fetchone()
     ledger.begin(symbol, book, order)
+
+
+def _known_before(
+    connection: sqlite3.Connection, symbol: str, after: Place | None
+) -> dict[str, Known]:
+    """What is known of the day before a place, what is there included."""
+    if after is None:
+        return {}
+    rows = connection.execute(
+        "SELECT tid, revision, tells_fee, time_ns, first FROM transactions WHERE "
+        "symbol = ? AND time_ns >= ? AND (time_ns, first) <= (?, ?) "
+        "ORDER BY revision, tells_fee",
+        (symbol, after.time_ns - DAY_NS, *after),
+    )
+    return {
+        tid: Known(revision, bool(tells_fee), Place(time_ns, first))
+        for tid, revision, tells_fee, time_ns, first in rows
+    }
 
 
 def _rows(
@@ -285,11 +324,6 @@ def _symbols(connection: sqlite3.Connection) -> list[str]:
         "SELECT DISTINCT symbol FROM transactions ORDER BY symbol"
     )
     return [row[0] for row in rows]
-
-
-def _all_terms(connection: sqlite3.Connection) -> Iterator[tuple[str, Terms]]:
-    for symbol, currency, base, multiplier in connection.execute("SELECT * FROM terms"):
-        yield symbol, Terms(currency, base, Decimal(multiplier))
 
 
 def _transaction(row: tuple[object, ...]) -> Transaction:

@@ -311,17 +311,16 @@ class PaperMarket:
             order.ahead = ZERO
             why = "a trade went through its price"
             left -= self._give(order, order.price, left, maker=True, why=why, tick=tick)
-        came, ahead = left, ZERO
+        came = left
         for order in reached:
             if order.price != price:
                 continue
             if order.ahead is None:
                 break
-            ahead = max(ahead, order.ahead)
             why = "a trade at its price, none were ahead"
-            if ahead:
-                why = f"a trade at its price, {ahead.normalize():f} were ahead"
-            most = left - ahead
+            if order.ahead:
+                why = f"a trade at its price, {order.ahead.normalize():f} were ahead"
+            most = left - order.ahead
             left -= self._give(order, price, most, maker=True, why=why, tick=tick)
             order.ahead = max(order.ahead - came, ZERO)
             order.traded += came

@@ -16,6 +16,7 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from decimal import Decimal
+
 import trio
 
 from piker_core.broker import BrokerOrder, TradeDialog

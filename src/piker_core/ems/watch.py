@@ -1,31 +1,33 @@
 """From the tick ring of a provider to triggers: which were reached, by which tick."""
 
+import logging
+import time
 from collections.abc import Sequence
+from contextlib import suppress
 from decimal import Decimal
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import msgspec
 import numpy as np
+import trio
 from numpy.typing import NDArray
 
 from piker_core.core.rings import attach_bars, checked_namespace, describe_segment
-from piker_core.core.ticks import TickCursor, attach_ticks
-from piker_core.core.triggers import Triggers, feed_all
+from piker_core.core.ticks import attach_ticks
+from piker_core.core.triggers import Triggers, feed_all, of_markets
 from piker_core.dtypes import TICK_DTYPE, TICK_TYPES
-from piker_core.ems.watched import (
-    NS,
-    Armed,
-    Fired,
-    Unread,
-    Waiting,
-    WatchedMarket,
-)
-from piker_core.errors import NotFound, OrderError
+from piker_core.ems.lost import NS, Armed, Unread, Waiting, add_to
+from piker_core.ems.watched import UNNUMBERED, Fired, WatchedMarket
+from piker_core.errors import NotFound, OrderError, SegmentError
 from piker_core.segments import ring_name
 
 __all__ = ["Armed", "Fired", "Polled", "Watch"]
 
+log = logging.getLogger("piker_core.ems")
+
+LOOK_S = 1.0
+"""How often it is looked whether the rings were removed and made anew."""
 _SEED = 4096
 """Ticks looked at first for what a market did last; then eight times as many."""
 _QUOTED = frozenset(TICK_TYPES[name] for name in ("bid", "ask"))
@@ -65,28 +67,73 @@ class Watch:
     ) -> None:
         self.provider = provider
         self.namespace = checked_namespace(namespace)
-        self._ticks = attach_ticks(provider, namespace=self.namespace)
-        name = ring_name(self.namespace, provider)
-        self._ring = int(describe_segment(name.encode())["created_ns"])
-        self._cursor = self._begin(position)
-        self._known_lost = 0
         self._markets: dict[str, WatchedMarket] = {}
-        self._books: list[Triggers | None] = []
-        self._by_number: dict[int, WatchedMarket] = {}
-        self._unnumbered = False
-        self._wanted = np.zeros(0, bool)
+        self._open: dict[str, WatchedMarket] = {}
+        """Markets of which rows are to be looked at."""
+        self._stale: set[str] = set()
+        """Markets whose rows are still those of rings that were removed."""
         self._keys: dict[str, tuple[int, WatchedMarket]] = {}
         self._count = 0
         self._ahead: list[tuple[int, WatchedMarket, Waiting]] = []
         """Armed further on in the ring than is tested yet, by position."""
+        self._attach()
+        if position is not None and position[0] == self._ring:
+            self._begin(position[1] if position[1] <= self._ticks.head else "oldest")
+        elif position is not None:
+            self._begin("oldest")
 
-    def _begin(self, position: tuple[int, int] | None) -> TickCursor:
-        if position is None:
-            return self._ticks.cursor("live")
-        ring, sequence = position
-        if ring != self._ring or sequence > self._ticks.head:
-            return self._ticks.cursor("oldest")
-        return self._ticks.cursor(sequence)
+    # -- rings -------------------------------------------------------------------------
+
+    def _attach(self) -> None:
+        self._ticks = attach_ticks(self.provider, namespace=self.namespace)
+        self._ring = self._made_ns()
+        self._looked_s = time.monotonic()
+        self._begin("live")
+        self._number()
+
+    def _begin(self, start: str | int) -> None:
+        self._cursor = self._ticks.cursor(start)
+        self._known_lost = 0
+
+    def _made_ns(self) -> int:
+        """When the ring of that name was made, which tells it from another one."""
+        name = ring_name(self.namespace, self.provider).encode()
+        return int(describe_segment(name).get("created_ns", 0))
+
+    def _look_for_ticks(self) -> bool:
+        """Attach again where the rings were made anew; whether they were."""
+        with suppress(NotFound, SegmentError):  # its writer is not done: next time
+            if self._made_ns() not in (0, self._ring):
+                self._attach()
+                log.warning("rings of %s were made anew: attached", self.provider)
+                self._begin("oldest")
+                self._give_up_ahead(None)
+                self._stale = set(self._markets)
+                self._look_for_bars()
+                return True
+        return False
+
+    def _look_for_bars(self) -> None:
+        for fqme in sorted(self._stale):
+            with suppress(NotFound, SegmentError):
+                bars = attach_bars(fqme, period=1, namespace=self.namespace)
+                market = self._markets[fqme]
+                market.bars.close()
+                market.bars = bars
+                self._stale.discard(fqme)
+                self._lose(market)
+
+    def _number(self) -> None:
+        """A market has its number as soon as its writer has given the ring its name."""
+        watched = [self._markets.get(name) for name in self._ticks.markets()]
+        for market in self._markets.values():
+            market.number = UNNUMBERED
+        for number, named in enumerate(watched):
+            if named is not None:
+                named.number = number
+        self._by_number = watched
+        self._books = [None if each is None else each.book for each in watched]
+        self._wanted = np.array([each is not None for each in watched], bool)
 
     @property
     def position(self) -> tuple[int, int]:
@@ -104,21 +151,9 @@ class Watch:
             return
         bars = attach_bars(fqme, period=1, namespace=self.namespace)
         market = self._markets[fqme] = WatchedMarket(fqme, bars, bars_from)
-        self._find_numbers()
-        if market.number >= 0:
+        self._number()
+        if market.number != UNNUMBERED:
             self._seed(market)
-
-    def _find_numbers(self) -> None:
-        """A market has its number as soon as its writer has given the ring its name."""
-        names = self._ticks.markets()
-        watched = [self._markets.get(name) for name in names]
-        for number, market in enumerate(watched):
-            if market is not None:
-                market.number = number
-                self._by_number[number] = market
-        self._books = [None if each is None else each.book for each in watched]
-        self._wanted = np.array([market is not None for market in watched], bool)
-        self._unnumbered = len(self._by_number) < len(self._markets)
 
     def _seed(self, market: WatchedMarket) -> None:
         """Its last trade and quote, of the ticks before the cursor."""
@@ -140,7 +175,7 @@ class Watch:
         return market
 
     def last(self, fqme: str) -> tuple[float, int] | None:
-        """The last price that counts and its time (UTC nanoseconds), if any is known."""
+        """The last price that counts and its time (UTC nanoseconds); None: none yet."""
         return self._market(fqme).last()
 
     def quote(self, fqme: str) -> tuple[float, float, float, float]:
@@ -196,19 +231,31 @@ class Watch:
             raise OrderError(f"order {oid!r} is armed already: disarm() it first")
         return self._market(fqme)
 
-    def _put(self, oid: str, market: WatchedMarket, armed: Armed, again: bool) -> Armed:
+    def _put(
+        self, oid: str, market: WatchedMarket, armed: Armed, stored: bool
+    ) -> Armed:
         self._count += 1
         waiting = Waiting(self._count, oid, armed)
         ring, sequence = armed.position
-        if not again:
+        add_to(Triggers(), 0, armed)
+        if not stored:
             market.put(waiting)
-        elif ring == self._ring and sequence > self._cursor.position:
+        elif (
+            ring == self._ring and self._cursor.position < sequence <= self._ticks.head
+        ):
             self._ahead.append((sequence, market, waiting))
             self._ahead.sort(key=lambda each: each[0])
         else:
-            market.restored[waiting.key] = waiting
+            self._restore(market, waiting)
         self._keys[oid] = (waiting.key, market)
         return armed
+
+    def armed(self, oid: str) -> Armed | None:
+        """How an order is armed now: a trail has moved. None: it is not."""
+        key, market = self._keys.get(oid, (0, None))
+        found = market.armed(key) if market is not None else None
+        ahead = [each.armed for _, _, each in self._ahead if each.key == key]
+        return found or (ahead[0] if ahead else None)
 
     def disarm(self, oid: str) -> bool:
         """Forget a trigger; whether it was armed."""
@@ -223,30 +270,29 @@ class Watch:
     # -- ticks -------------------------------------------------------------------------
 
     async def ready(self) -> None:
-        """Return once a poll would look at something. Cancellable."""
-        await self._cursor.ready()
+        """Return once a poll would find something, or after `LOOK_S`. Cancellable."""
+        with trio.move_on_after(LOOK_S):
+            await self._cursor.ready()
 
     def poll(self, most: int = 4096) -> Polled:
         """The next ticks, at most `most`, of the markets watched; what they reached."""
-        if self._unnumbered:
-            self._find_numbers()
         ticks = self._cursor.poll(most)
-        lost = self._cursor.lost - self._known_lost
-        self._known_lost += lost
-        fired = self._make_good(ticks, lost > 0)
+        if time.monotonic() - self._looked_s > LOOK_S:
+            self._looked_s = time.monotonic()
+            self._look_for_bars()
+            if not len(ticks) and self._look_for_ticks():
+                ticks = self._cursor.poll(most)
+        own, highest = of_markets(ticks, self._wanted)
+        if len(ticks) and highest >= len(self._wanted):
+            self._number()
+            own, _ = of_markets(ticks, self._wanted)
+        lost = self._note_lost(ticks)
+        fired = self._settle(ticks) if self._open else []
         if len(ticks):
-            ticks = self._watched(ticks)
-            fired += self._test(ticks)
+            fired += self._test(own)
         for each in fired:
             del self._keys[each.oid]
-        return Polled(ticks, fired, lost, self.position)
-
-    def _watched(self, ticks: NDArray[np.void]) -> NDArray[np.void]:
-        numbers = ticks["market"]
-        if numbers.max() >= len(self._wanted):
-            self._find_numbers()
-        wanted = self._wanted[numbers]
-        return ticks if wanted.all() else ticks[wanted]
+        return Polled(own, fired, lost, self.position)
 
     def _test(self, ticks: NDArray[np.void]) -> list[Fired]:
         """Feed them, and arm on the way what was armed there."""
@@ -262,47 +308,80 @@ class Watch:
 
     def _feed(self, ticks: NDArray[np.void], start: int, stop: int) -> list[Fired]:
         fired = []
-        for key, place in feed_all(ticks[start:stop], self._books):
+        heard_ns = time.monotonic_ns()
+        for key, place in feed_all(ticks[start:stop], self._books, heard_ns):
             tick = ticks[start + place]
             market = self._by_number[int(tick["market"])]
-            price, time_ns = float(tick["price"]), int(tick["time_ns"])
-            fired.append(market.fired(key, price, time_ns, start + place))
+            if market is not None:
+                fired.append(market.fired(key, tick, start + place))
         return fired
 
-    def _make_good(self, polled: NDArray[np.void], lost: bool) -> list[Fired]:
-        """What rows tell of ticks that were lost before those polled.
+    # -- ticks that were lost ----------------------------------------------------------
 
-        The rows are read before the ticks that are still to come: what these tell, and
-        only that, is no news of the rows.
-        """
+    def _note_lost(self, ticks: NDArray[np.void]) -> int:
+        lost = self._cursor.lost - self._known_lost
         if lost:
-            self._give_up_ahead(int(polled["seq"][0]) if len(polled) else None)
-        markets = [
-            market
-            for market in self._markets.values()
-            if market.restored or (lost and market.armed)
-        ]
-        if not markets:
-            return []
-        rows = [market.rows_since(lost) for market in markets]
-        place = self._cursor.position
-        rest = self._ticks.cursor(place).poll(max(self._ticks.head - place, 0))
-        unread = np.concatenate([polled, rest]).astype(TICK_DTYPE)
-        fired: list[Fired] = []
-        for market, own in zip(markets, rows, strict=True):
-            prices = market.book.prices(unread, max(market.number, 0))
-            told = np.isfinite(prices)
-            seconds = unread["time_ns"][told] // NS
-            fired += market.make_good(own, Unread(seconds, prices[told]), lost)
-        return fired
+            self._known_lost += lost
+            for market in self._markets.values():
+                self._lose(market)
+            self._give_up_ahead(int(ticks["seq"][0]) if len(ticks) else None)
+        return lost
+
+    def _lose(self, market: WatchedMarket) -> None:
+        market.lost = True
+        self._open[market.fqme] = market
+
+    def _restore(self, market: WatchedMarket, waiting: Waiting) -> None:
+        market.restore(waiting)
+        self._open[market.fqme] = market
 
     def _give_up_ahead(self, first: int | None) -> None:
-        """What was armed at ticks that are lost goes by the rows."""
-        place = self._cursor.position if first is None else first
+        """What was armed among ticks that are lost goes by the rows; None: all."""
+        kept = []
         for sequence, market, waiting in self._ahead:
-            if sequence < place:
-                market.restored[waiting.key] = waiting
-        self._ahead = [each for each in self._ahead if each[0] >= place]
+            if first is None or sequence < first:
+                self._restore(market, waiting)
+            else:
+                kept.append((sequence, market, waiting))
+        self._ahead = kept
+
+    def _settle(self, polled: NDArray[np.void]) -> list[Fired]:
+        """What rows tell of the time before the ticks that were polled.
+
+        They are read before the ticks that are still to come: a high of theirs that
+        none of these has is of one that is lost. A market whose rows cannot be read is
+        looked at again next time.
+        """
+        rows: list[tuple[WatchedMarket, NDArray[Any]]] = []
+        fired: list[Fired] = []
+        for market in self._open.values():
+            try:
+                fired += market.history()
+                if market.unsettled:
+                    rows.append((market, market.untested_rows()))
+                market.damaged = False
+            except SegmentError as error:
+                if not market.damaged:
+                    log.error("rows of %s cannot be read: %s", market.fqme, error)
+                market.damaged = True
+        unread = self._unread(polled) if rows else polled
+        for market, own in rows:
+            prices = market.book.prices(unread, market.number)
+            told = np.isfinite(prices)
+            seconds = unread["time_ns"][told] // NS
+            fired += market.settle(own, Unread(seconds, prices[told]))
+        self._open = {
+            fqme: market
+            for fqme, market in self._open.items()
+            if market.unsettled or market.owed
+        }
+        return sorted(fired, key=lambda each: each.time_ns)
+
+    def _unread(self, polled: NDArray[np.void]) -> NDArray[np.void]:
+        """Those polled and all that are in the ring after them."""
+        place = self._cursor.position
+        rest = self._ticks.cursor(place).poll(max(self._ticks.head - place, 0))
+        return np.concatenate([polled, rest]).astype(TICK_DTYPE)
 
     # -- the end -----------------------------------------------------------------------
 

@@ -5,11 +5,14 @@ Source: https://docs.kraken.com/api/docs/guides/spot-rest-intro
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
+from typing import Annotated
 
 import httpx
+import msgspec
 import trio
 
 from piker_core.adapter.defaults import (
+    Count,
     NotNegative,
     Positive,
     StreamLimits,
@@ -57,6 +60,10 @@ __all__ = [
     "open_symbol_search",
 ]
 
+Deadline = Annotated[float, msgspec.Meta(ge=0.5, le=60)]
+DeadMan = Annotated[int, msgspec.Meta(ge=0, lt=86400)]
+NotNegativeCount = Annotated[int, msgspec.Meta(ge=0)]
+
 name = PROVIDER
 SearchFunction = Callable[[str], Awaitable[dict[str, MktPair]]]
 
@@ -66,6 +73,16 @@ class Config(StreamLimits, frozen=True, forbid_unknown_fields=True):
 
     `rest_url` is without `/0`. The table of pairs is kept for `pairs_ttl_s`. A bar
     counts as finished `settle_s` after its end. For all others see the bases.
+
+    Of orders: a connection may take `connect_timeout_s` to be there at the start, and
+    an answer `reply_timeout_s`, after which what became of a request is unknown. The
+    venue refuses a new order or a change that reaches it `order_deadline_s` after it
+    was made. A new order or a change waits `order_wait_s` at most for room in the
+    engine's limits, of which it leaves `cancel_room` free; a cancel `cancel_wait_s`.
+    `order_threshold` is what the counter of a pair may come to (0: what the venue says
+    of the account). All orders are canceled by the venue `dead_man_s` after it heard
+    from us last (0: never). Private calls spend `private_rate` a second after
+    `private_burst`; a key that was refused is not tried again for `lockout_s`.
     """
 
     ws_url: str = "wss://ws.kraken.com/v2"
@@ -76,6 +93,17 @@ class Config(StreamLimits, frozen=True, forbid_unknown_fields=True):
     liveness_s: Positive = 5.0
     pairs_ttl_s: Positive = 600.0
     settle_s: NotNegative = 0.5
+    connect_timeout_s: Positive = 15.0
+    reply_timeout_s: Positive = 10.0
+    order_deadline_s: Deadline = 5.0
+    order_wait_s: NotNegative = 2.0
+    cancel_wait_s: NotNegative = 10.0
+    cancel_room: NotNegative = 16.0
+    order_threshold: NotNegativeCount = 0
+    dead_man_s: DeadMan = 0
+    private_rate: Positive = 0.33
+    private_burst: Count = 12
+    lockout_s: Positive = 900.0
 
 
 class Client:

@@ -16,6 +16,7 @@ import msgspec
 from piker_core.adapter.rest import Site, Verdict, decode_body, judge_http
 
 SITE = Site("Kraken", "kraken", status_page="https://status.kraken.com", dated=True)
+PRIVATE_SITE = msgspec.structs.replace(SITE, rate_key="private_rate")
 
 _THROTTLED = re.compile(
     r"EGeneral:\s*Too many requests"
@@ -23,6 +24,7 @@ _THROTTLED = re.compile(
     r"|EService:\s*Throttled(?::\s*(?P<until>\d+))?"
 )
 _TRANSIENT = re.compile(r"EService:\s*(?:Unavailable|Busy)|EGeneral:\s*Internal error")
+_LATE_NONCE = re.compile(r"EAPI:\s*Invalid nonce")
 _UNKNOWN_PAIR = re.compile(r"EQuery:\s*Unknown asset pair")
 
 
@@ -47,6 +49,15 @@ def judge(answer: httpx.Response) -> Verdict:
     if not bytes(envelope.result):
         return Verdict("garbled", "neither a result nor an error")
     return Verdict("ok", result=envelope.result, warnings=tuple(warnings))
+
+
+def judge_private(answer: httpx.Response) -> Verdict:
+    """The same of a signed call: one with a nonce that came too late was not done."""
+    verdict = judge(answer)
+    if verdict.kind == "refused" and _LATE_NONCE.match(verdict.text):
+        advice = "another process may use the key of [kraken], too: give it its own"
+        return Verdict("clock", f"{verdict.text} ({advice})")
+    return verdict
 
 
 def _judge_error(text: str, warnings: tuple[str, ...]) -> Verdict:

@@ -1,4 +1,4 @@
-"""A simulated Kraken on loopback: WebSocket v2 and REST, and the truth to compare with.
+"""A simulated Kraken on loopback: WebSocket v2 and REST, orders, and the truth.
 
 It speaks the venue's public protocol, trades by itself from a seed, keeps the venue's
 limits and fails on demand. Alone: `python -m providers.kraken.venue --help`.
@@ -18,14 +18,20 @@ from piker_core.simulation.http import serve_http
 from piker_core.simulation.market import VenueCandle, VenueTrade
 from piker_core.simulation.serving import address, open_servers, serve_alone
 
+from .venue_account import Account
+from .venue_auth import AuthServer
 from .venue_faults import Faults
 from .venue_link import Limits
+from .venue_order_faults import OrderFaults
+from .venue_orders import Orders
 from .venue_pairs import PairExchange, PairMarket, VenuePair, select_pairs
+from .venue_private import PrivateRest
 from .venue_rest import RestServer
 from .venue_socket import PATH, SocketServer
 
 __all__ = [
     "LENIENT",
+    "Account",
     "Limits",
     "Venue",
     "VenueCandle",
@@ -74,20 +80,35 @@ class Venue:
         limits: Limits,
         rest_rate: float,
         rest_burst: float,
+        account: Account,
     ) -> None:
         self.ws_url = ""
+        self.ws_auth_url = ""
         self.rest_url = ""
         self.faults = Faults(self, seed)
+        self.order_faults = OrderFaults(self, seed)
+        self.orders = Orders(exchange, account, self.order_faults)
         self._exchange = exchange
         self._nursery: trio.Nursery
         self._sockets = SocketServer(exchange, self.faults, seed=seed, limits=limits)
-        self._rest = RestServer(exchange, self.faults, rate=rest_rate, burst=rest_burst)
+        self._auth = AuthServer(exchange, self.orders, self.faults, limits=limits)
+        self.private = PrivateRest(self.orders, self._auth.tokens)
+        self._rest = RestServer(
+            exchange, self.faults, self.private, rate=rest_rate, burst=rest_burst
+        )
         exchange.listeners.append(self._sockets)
 
     @property
     def config(self) -> dict[str, str]:
-        """The endpoints, by the keys of `[kraken]` in the configuration."""
-        return {"ws_url": self.ws_url, "rest_url": self.rest_url}
+        """Addresses and key, by the keys of `[kraken]` in the configuration."""
+        account = self.orders.account
+        return {
+            "ws_url": self.ws_url,
+            "ws_auth_url": self.ws_auth_url,
+            "rest_url": self.rest_url,
+            "api_key": account.api_key,
+            "api_secret": account.api_secret,
+        }
 
     @property
     def symbols(self) -> list[str]:
@@ -134,7 +155,19 @@ class Venue:
             rest_rate=rest.traffic.most_a_second,
         )
 
-    # What the faults need (FaultSite)
+    # What the faults need (FaultSite, OrderFaultSite)
+
+    def cut_private(self) -> int:
+        """Reset every private connection; returns how many."""
+        return self._auth.reset_all()
+
+    def freeze_private(self) -> int:
+        """Make the open private connections silent and deaf; returns how many."""
+        return self._auth.freeze_all()
+
+    def forget_tokens(self) -> int:
+        """Make every token of private sessions invalid; returns how many."""
+        return self._auth.forget_tokens()
 
     def cut_connections(self) -> int:
         """Reset every WebSocket connection; returns how many."""
@@ -161,25 +194,32 @@ class Venue:
 
     @asynccontextmanager
     async def serve(
-        self, host: str, ws_port: int, rest_port: int
+        self, host: str, ws_port: int, rest_port: int, ws_auth_port: int
     ) -> AsyncIterator["Venue"]:
-        """Trade, and serve on two ports; connections are closed in the end."""
-        ports = (ws_port, rest_port)
-        close = self._sockets.close
+        """Trade, and serve on three ports; connections are closed in the end."""
+        ports = (ws_port, rest_port, ws_auth_port)
+        close = self._close
         async with open_servers(self._start, close, host=host, ports=ports):
             yield self
 
     async def _start(
         self, nursery: trio.Nursery, listeners: Sequence[trio.SocketListener]
     ) -> None:
-        ws, rest = listeners
+        ws, rest, auth = listeners
         self._nursery = nursery
         nursery.start_soon(self._exchange.run)
         await nursery.start(self._sockets.run, ws)
+        await nursery.start(self._auth.run, auth)
         answer = partial(serve_http, answer=self._rest.answer)
         await nursery.start(trio.serve_listeners, answer, [rest])
         self.ws_url = f"ws://{address(ws)}{PATH}"
+        self.ws_auth_url = f"ws://{address(auth)}{PATH}"
         self.rest_url = f"http://{address(rest)}"
+
+    async def _close(self) -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._sockets.close)
+            nursery.start_soon(self._auth.close)
 
 
 @asynccontextmanager
@@ -193,16 +233,19 @@ async def open_venue(
     host: str = "127.0.0.1",
     ws_port: int = 0,
     rest_port: int = 0,
+    ws_auth_port: int = 0,
     rest_rate: float = 1.0,
     rest_burst: float = 30.0,
     limits: Limits | None = None,
+    account: Account | None = None,
 ) -> AsyncIterator[Venue]:
     """Run a simulated Kraken inside the caller's trio loop.
 
     `pairs` are names or definitions, all of the catalogue by default. `live_rate` and
     `history_rate` are trades a second over all pairs, `history_s` the length of the
     history. Port 0 takes a free one. REST lets `rest_burst` calls through, then
-    `rest_rate` a second; `limits` are those of WebSocket connections.
+    `rest_rate` a second; `limits` are those of WebSocket connections, `account` is who
+    may give orders.
 
     Raises `ValueError` for an unknown pair and `OSError` for a port in use. Trades go
     by the wall clock, heartbeats and limits by trio's. The history is drawn in a
@@ -220,8 +263,9 @@ async def open_venue(
         limits=limits or Limits(),
         rest_rate=rest_rate,
         rest_burst=rest_burst,
+        account=account or Account(),
     )
-    async with made.serve(host, ws_port, rest_port) as venue:
+    async with made.serve(host, ws_port, rest_port, ws_auth_port) as venue:
         yield venue
 
 
@@ -251,7 +295,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Serve until SIGINT or SIGTERM, or for so many seconds."""
     parser = argparse.ArgumentParser(
         prog="python -m providers.kraken.venue",
-        description="A simulated Kraken on loopback; prints its two URLs as JSON.",
+        description="A simulated Kraken on loopback; prints addresses and key as JSON.",
     )
     add = parser.add_argument
     add("--seed", type=int, default=0, help="what the trades are drawn from")

@@ -1,4 +1,4 @@
-"""The REST side of a simulated Kraken: `/0/public/...`.
+"""The REST side of a simulated Kraken: `/0/public/...`, and the way to private calls.
 
 Rules this file owns:
 
@@ -21,6 +21,7 @@ from piker_core.simulation.market import NS
 
 from .venue_faults import Faults
 from .venue_frames import INTERVALS, encode_json
+from .venue_orders import Refused
 from .venue_pairs import (
     PairExchange,
     PairMarket,
@@ -28,6 +29,7 @@ from .venue_pairs import (
     describe_pair,
     list_assets,
 )
+from .venue_private import PrivateRest
 from .venue_rows import book, ohlc_row, price_text, ticker_row, trade_row
 
 OHLC_ROWS = 720
@@ -62,13 +64,20 @@ class RestServer:
     """
 
     def __init__(
-        self, exchange: PairExchange, faults: Faults, *, rate: float, burst: float
+        self,
+        exchange: PairExchange,
+        faults: Faults,
+        private: PrivateRest,
+        *,
+        rate: float,
+        burst: float,
     ) -> None:
         self.requests: Counter[str] = Counter()
         self.refused = 0
         self.traffic = Traffic()
         self._exchange = exchange
         self._faults = faults
+        self._private = private
         self._bucket = TokenBucket(rate, burst)
         self._methods: dict[str, Callable[[Query, int], object]] = {
             "Time": self._time,
@@ -86,19 +95,20 @@ class RestServer:
         """Answer one call, after the delay and with the fault that are switched on."""
         if not call.path.startswith((PUBLIC, PRIVATE)):
             return Reply(b"Not Found", HTTPStatus.NOT_FOUND, "text/html")
-        if call.method != "GET":
+        private = call.path.startswith(PRIVATE)
+        if call.method not in (("GET", "POST") if private else ("GET",)):
             return Reply(b"Not Allowed", HTTPStatus.METHOD_NOT_ALLOWED, "text/html")
         self.requests[call.path.rpartition("/")[2]] += 1
         self.traffic.begin(trio.current_time())
         try:
             if self._faults.slow_rest_s:
                 await trio.sleep(self._faults.slow_rest_s)
-            return self._faulty() or self._result(call)
+            return self._faulty(private) or self._result(call)
         finally:
             self.traffic.end()
 
-    def _faulty(self) -> Reply | None:
-        """The answer of a fault that is due, or of the rate limit."""
+    def _faulty(self, private: bool) -> Reply | None:
+        """The answer of a fault that is due, or of the rate limit of public calls."""
         until_s = self._faults.throttled_until
         match self._faults.take_rest():
             case "html":
@@ -109,20 +119,28 @@ class RestServer:
                 return _error(f"EService: Throttled: {until_s}")
             case "throttle":
                 return _error("EGeneral:Too many requests")
-        if self._bucket.take(trio.current_time()):
+        if private or self._bucket.take(trio.current_time()):
             return None
         self.refused += 1
         return _error("EGeneral:Too many requests")
 
     def _result(self, call: Call) -> Reply:
         if call.path.startswith(PRIVATE):
-            return _error("EAPI:Invalid key")
+            return self._private_result(call)
         method = self._methods.get(call.path.removeprefix(PUBLIC))
         if method is None:
             return _error("EGeneral:Unknown method")
         try:
             result = method(call.query, self._exchange.advance())
         except _Refused as refused:
+            return _error(str(refused))
+        return Reply(encode_json({"error": [], "result": result}))
+
+    def _private_result(self, call: Call) -> Reply:
+        self._exchange.advance()
+        try:
+            result = self._private.answer(call.path.removeprefix(PRIVATE), call)
+        except Refused as refused:
             return _error(str(refused))
         return Reply(encode_json({"error": [], "result": result}))
 

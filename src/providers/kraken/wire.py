@@ -183,7 +183,7 @@ def decode_time(text: str) -> int:
     return _second_ns(text[:19]) + int(digits.ljust(6, "0")) * 1000
 
 
-def norm_trade(row: TradeRow) -> Quote:
+def normalize_trade(row: TradeRow) -> Quote:
     """A trade as a tick. Raises ValueError for a time that cannot be read."""
     return {
         "type": "trade",
@@ -197,7 +197,7 @@ def norm_trade(row: TradeRow) -> Quote:
 
 def normalize_trades(symbol: str, rows: Sequence[TradeRow]) -> Quote:
     """The trades of one market as a quote, in the order of the frame."""
-    ticks = [norm_trade(row) for row in rows]
+    ticks = [normalize_trade(row) for row in rows]
     return {"symbol": symbol, "last": rows[-1].price, "ticks": ticks}
 
 

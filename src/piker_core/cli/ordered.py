@@ -1,6 +1,7 @@
-"""Commands of orders: names, options, help.
+"""The commands about orders, positions and the ledger: names, options, help.
 
-What they do is imported when they run.
+`order`, `cancel` and `ems run` go through the gateway of an account; the others read
+what is stored, whether or not one runs.
 """
 
 from typing import Annotated, Literal
@@ -8,23 +9,126 @@ from typing import Annotated, Literal
 import typer
 
 from piker_core.cli.command import app, check_markets, command, commands_of, new_app
+from piker_core.cli.failures import misused
 from piker_core.cli.output import Output
+from piker_core.cli.stored import AnyMarket, End, Start
 
-ems_app = new_app("ems", "The order gateway of an account.")
+ems_app = new_app("ems", "The order gateway: run it, stop all sending, let it go on.")
 app.add_typer(ems_app)
 ems_command = commands_of(ems_app, "ems_")
+
+Account = Annotated[str | None, typer.Option(metavar="NAME", help="Only this account.")]
+Broker = Annotated[
+    str | None, typer.Option(metavar="PROVIDER", help="Only accounts at this broker.")
+]
+
+
 Live = Annotated[
     bool, typer.Option("--live", help="Real orders, not those of the paper engine.")
 ]
-Account = Annotated[
+Own = Annotated[
     str | None,
     typer.Option(
-        metavar="NAME", help="[default: paper; with --live, named as the provider]"
+        "--account",
+        metavar="NAME",
+        help="[default: paper; with --live, named as the provider]",
     ),
 ]
 Wait = Annotated[
     float, typer.Option("--wait", min=0.0, help="Seconds to wait at most; 0: for ever.")
 ]
+
+
+@command
+def positions(
+    out: Output,
+    account: Account = None,
+    broker: Broker = None,
+    flat: Annotated[
+        bool, typer.Option("--all", help="Those that are flat now, too.")
+    ] = False,
+) -> int:
+    """List what accounts hold, at what average price, and what was earned and paid.
+
+    With --json objects of kind "position".
+    """
+    from piker_core.cli.orders import show_positions
+
+    return show_positions(out, account=account, broker=broker, flat=flat)
+
+
+@command
+def orders(
+    out: Output,
+    account: Account = None,
+    broker: Broker = None,
+    ended: Annotated[
+        bool, typer.Option("--all", help="Those that have ended, too.")
+    ] = False,
+    newest: Annotated[
+        int,
+        typer.Option("-n", metavar="COUNT", min=1, help="How many of the newest."),
+    ] = 1000,
+) -> int:
+    """List the orders that live: at the broker, dark ones and alerts; oldest first.
+
+    With --json objects of kind "order".
+    """
+    from piker_core.cli.orders import show_orders
+
+    return show_orders(out, account=account, broker=broker, ended=ended, count=newest)
+
+
+@command
+def ledger(
+    out: Output,
+    fqme: AnyMarket = None,
+    account: Account = None,
+    broker: Broker = None,
+    start: Start = None,
+    end: End = None,
+    as_csv: Annotated[
+        bool, typer.Option("--csv", help="As CSV with a heading; of one account.")
+    ] = False,
+) -> int:
+    """List fills, fees, transfers and splits as they count, oldest first.
+
+    With --json objects of kind "transaction".
+    """
+    from piker_core.cli.orders import export_ledger, show_ledger
+
+    if as_csv and out.json:
+        return misused("--csv and --json do not go together: choose one")
+    show = export_ledger if as_csv else show_ledger
+    return show(out, fqme, account=account, broker=broker, start=start, end=end)
+
+
+@ems_command
+def ems_kill(
+    out: Output,
+    reason: Annotated[
+        str, typer.Option(metavar="TEXT", help="Why; told with each refusal.")
+    ] = "",
+) -> None:
+    """Stop all gateways of this user's state folder from sending orders, at once.
+
+    Cancels still go out. It lasts, over restarts too, until `ems resume`. With --json
+    an object of kind "kill".
+    """
+    from piker_core.cli.orders import kill_all
+
+    kill_all(out, reason)
+
+
+@ems_command
+def ems_resume(out: Output) -> None:
+    """Let orders be sent again after `ems kill`.
+
+    With --json an object of kind "resume".
+    """
+    from piker_core.cli.orders import resume_all
+
+    resume_all(out)
 
 
 @command
@@ -60,7 +164,7 @@ def order(
         str | None, typer.Option(metavar="NAME", help="Its name, used once for ever.")
     ] = None,
     live: Live = False,
-    account: Account = None,
+    account: Own = None,
     wait: Wait = 5.0,
     namespace: str | None = None,
 ) -> int:
@@ -103,16 +207,15 @@ def cancel(
         bool, typer.Option("--all", help="Every order of the account.")
     ] = False,
     live: Live = False,
-    account: Account = None,
+    account: Own = None,
     wait: Wait = 5.0,
     namespace: str | None = None,
 ) -> int:
     """Cancel orders, whoever sent them. Exit code 4 if one could not be canceled."""
     from piker_core.cli.ordering import run_cancel
-    from piker_core.errors import OrderError
 
     if bool(oids) == every:
-        raise OrderError("which orders? name them, or say --all")
+        return misused("which orders? name them, or say --all")
     return run_cancel(
         out, oids or [], place=(fqme, live, account, namespace), wait_s=wait
     )
@@ -128,7 +231,7 @@ def ems_run(
         ),
     ],
     live: Live = False,
-    account: Account = None,
+    account: Own = None,
     seconds: Annotated[
         float | None, typer.Option(min=0.0, help="End by itself after so long.")
     ] = None,
