@@ -27,9 +27,11 @@ from typing import Any
 from zlib import crc32
 
 import trio
+from trio.testing import wait_all_tasks_blocked
 
 import piker_core as pk
 from piker_core.ems import reconcile
+from piker_core.orders import ExecMode
 from tests import plain_broker
 from tests.ems_steps import Steps
 from tests.ems_truth import Kept, lives, unheard, wrong
@@ -137,7 +139,7 @@ async def settle(world: World, control: Control) -> None:
             with trio.move_on_after(SETTLE_S):
                 while wrong(kept_of(world), truth_of(control)):
                     await trio.sleep(0.02)
-            await trio.sleep(0.02)
+            await wait_all_tasks_blocked()
             nursery.cancel_scope.cancel()
 
 
@@ -149,6 +151,25 @@ def truth_of(control: Control) -> Truth:
     truth = control.ask(Ask(1, "truth")).truth
     assert truth is not None
     return truth
+
+
+def look(world: World, port: int, after: Manner) -> list[str]:
+    """Let all become known, and look at it: what is wrong."""
+    control = Control(port)
+    control.ask(Ask(1, "calm", manner=as_words(CALM)))
+    faults = []
+    if status := ended(fork(lambda: settling(world, port))):
+        faults.append(f"the gateway that was let live ended: {status}")
+    kept, truth = kept_of(world), truth_of(control)
+    journal = read_journal(world.journal)
+    heard = {int(words[1]) for words in journal if words[0] == "heard"}
+    stored = {words[1] for words in journal if words[0] == "stored"}
+    faults += wrong(kept, truth) + unheard(kept, heard) + lives(kept)
+    known = {status.oid for status in kept.statuses}
+    faults += [f"{oid}: stored, and lost" for oid in stored - known]
+    control.ask(Ask(1, "calm", manner=as_words(after)))
+    control.close()
+    return faults
 
 
 class Killing:
@@ -177,7 +198,7 @@ class Killing:
     def round(self, world: World, port: int, kills: int) -> None:
         for _ in range(kills):
             self.kill_one(world)
-        self.look(world, port, ROUGH)
+        self.faults += look(world, port, ROUGH)
 
     def kill_one(self, world: World) -> None:
         self.figures["kills"] += 1
@@ -194,23 +215,6 @@ class Killing:
         if status != -signal.SIGKILL:
             self.faults.append(f"{name} (seed {seed}) ended by itself: {status}")
 
-    def look(self, world: World, port: int, after: Manner) -> None:
-        """Let all become known, and look at it."""
-        control = Control(port)
-        control.ask(Ask(1, "calm", manner=as_words(CALM)))
-        pid = fork(lambda: settling(world, port))
-        if status := ended(pid):
-            self.faults.append(f"the gateway that was let live ended: {status}")
-        kept, truth = kept_of(world), truth_of(control)
-        journal = read_journal(world.journal)
-        heard = {int(words[1]) for words in journal if words[0] == "heard"}
-        stored = {words[1] for words in journal if words[0] == "stored"}
-        self.faults += wrong(kept, truth) + unheard(kept, heard) + lives(kept)
-        known = {status.oid for status in kept.statuses}
-        self.faults += [f"{oid}: stored, and lost" for oid in stored - known]
-        control.ask(Ask(1, "calm", manner=as_words(after)))
-        control.close()
-
     def count(self, world: World) -> None:
         kept = kept_of(world)
         self.figures["orders"] += len(kept.dialogs)
@@ -218,6 +222,105 @@ class Killing:
         self.figures["statuses"] += len(kept.statuses)
         self.figures.update(f"ended {d.state}" for d in kept.dialogs if d.ended)
         self.figures["living at the end"] += len(kept.living)
+
+
+# ---- at each step --------------------------------------------------------------------
+
+MANNERS = (
+    Manner(pause_s=0.002),
+    Manner(pause_s=0.002, unanswered=1.0),
+    Manner(pause_s=0.002, late=1.0, late_s=0.07),
+    Manner(pause_s=0.002, cut=0.5, doubled=0.5, delayed=0.5),
+)
+WAIT_S = 5.0
+
+
+SCENARIO: tuple[tuple[str, int, ExecMode], ...] = (
+    ("filled", 102, "live"),
+    ("changed", 95, "live"),
+    ("dark", 50, "dark"),
+)
+
+
+def order(world: World, oid: str, price: int, exec_mode: ExecMode) -> pk.Order:
+    return pk.Order(
+        oid=oid,
+        action="buy",
+        exec_mode=exec_mode,
+        symbol=world.fqme,
+        account=ACCOUNT,
+        price=Decimal(price),
+        size=Decimal(2),
+    )
+
+
+async def scenario(world: World, life: int) -> None:
+    """One order that is filled in parts, one changed and canceled, a dark one."""
+    journal = Journal(world.journal)
+    async with pk.open_ems(
+        world.fqme, mode="live", account=ACCOUNT, client="strategy"
+    ) as (client, stream, _, _, dialogs):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(hear, stream, journal)
+            for oid, price, exec_mode in SCENARIO:
+                if oid not in dialogs:
+                    client.send_nowait(order(world, oid, price, exec_mode))
+            await until(dialogs, "changed", "open")
+            await client.update("changed", price=97 + life, size="2.5")
+            await client.update("dark", price=51 + life)
+            await client.cancel("changed")
+            await until(dialogs, "changed")
+            await client.cancel("dark")
+            await until(dialogs, "filled")
+            await wait_all_tasks_blocked()  # who leaves in order has heard all
+            nursery.cancel_scope.cancel()
+
+
+async def until(dialogs: dict[str, pk.Status], oid: str, resp: str = "") -> None:
+    """Until an order has ended, or is so, or nothing comes of it."""
+    with trio.move_on_after(WAIT_S):
+        while oid not in dialogs or (
+            is_living(dialogs[oid]) and dialogs[oid].resp != resp
+        ):
+            await trio.sleep(0.001)
+
+
+def play(world: World, life: int, deadly: int) -> None:
+    quick()
+    Steps(deadly)
+    run_trio(scenario, world, life)
+
+
+def kill_at_each_step(seed: int, manner: Manner, figures: Counter[str]) -> list[str]:
+    """Kills at one step after another, and at one of the next gateway's; faults."""
+    with open_world(seed=seed) as world:
+        for deadly in range(1, 10_000):
+            world.forget()
+            book = Book(plain_broker.NAME, ACCOUNT, plain_broker.FQME)
+            with open_site(book, manner, seed) as port:
+                os.environ[plain_broker.PORT] = str(port)
+                statuses = [ended(fork(partial(play, world, 0, deadly)))]
+                if statuses == [0]:
+                    return []
+                statuses.append(ended(fork(partial(play, world, 1, deadly % 40 + 1))))
+                figures["kills"] += statuses.count(-signal.SIGKILL)
+                faults = look(world, port, CALM)
+            if set(statuses) - {0, -signal.SIGKILL}:
+                faults.append(f"a gateway ended by itself: {statuses}")
+            if faults:
+                return [f"killed at step {deadly}, {manner}", *faults]
+            figures["steps"] += 1
+    raise AssertionError
+
+
+def steps_job(number: int, pipe: int) -> None:
+    """A process's share of the manners."""
+    figures: Counter[str] = Counter()
+    faults = []
+    for manner in MANNERS[number::2]:
+        faults += kill_at_each_step(number, manner, figures)
+    with os.fdopen(pipe, "w") as file:
+        file.write(json.dumps([figures, faults]))
 
 
 def as_words(manner: Manner) -> dict[str, float]:
@@ -274,6 +377,7 @@ def in_jobs(work: Callable[[int, int], None], jobs: int) -> tuple[Any, list[str]
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--kills", type=int, default=100, help="at random")
+    parser.add_argument("--steps", action="store_true", help="at each step instead")
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--seed", type=int, default=random.randrange(1 << 32))
     options = parser.parse_args()
@@ -285,7 +389,7 @@ def main() -> int:
         share = options.kills // jobs + (number < options.kills % jobs)
         job(options.seed + number, share, pipe)
 
-    figures, faults = in_jobs(work, jobs)
+    figures, faults = in_jobs(*(steps_job, 2) if options.steps else (work, jobs))
     seconds = round(time.monotonic() - began_s, 1)
     told = dict(sorted(figures.items())) | {"seed": options.seed, "seconds": seconds}
     sys.stdout.write(json.dumps(told) + "\n")

@@ -6,6 +6,7 @@ All that outlives a gateway is in processes of its own; gateways run in forks.
 import contextlib
 import os
 import random
+import shutil
 import signal
 import sys
 import tempfile
@@ -132,6 +133,11 @@ class World:
                         return
             time.sleep(0.01)
         raise TimeoutError("the market does not begin")
+
+    def forget(self) -> None:
+        """As if there had never been a gateway."""
+        shutil.rmtree(self.state, ignore_errors=True)
+        self.journal.unlink(missing_ok=True)
 
     def environment(self) -> dict[str, str]:
         name = ACCOUNT.upper()

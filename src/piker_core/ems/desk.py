@@ -30,7 +30,7 @@ from piker_core.ems.lifecycle import Dialog
 from piker_core.ems.link import Done
 from piker_core.ems.markets import Markets
 from piker_core.ems.risk import Risk
-from piker_core.ems.seats import Asked, Entering, Seat, Seats
+from piker_core.ems.seats import NAMED, Asked, Entering, Seat, Seats
 from piker_core.ems.turn import Around, Turn
 from piker_core.orders import (
     BrokerdCancel,
@@ -238,7 +238,8 @@ class Desk:
             if self._seats.admit(item.hello):
                 arrivals.append(item)
             else:
-                item.refused(f"a client {item.hello.session!r} is there already")
+                name = item.hello.session.removeprefix(NAMED)
+                item.refused(f"a client {name!r} is there already")
         elif isinstance(item, Seat):
             if self._seats.leave(item) and item.session.cancels:
                 self.gateway.cancel_all(item.session.id)

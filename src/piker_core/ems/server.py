@@ -57,11 +57,13 @@ def listening(name: str) -> Iterator[socket.socket]:
     """The listening socket of a gateway. Raises PikerError, OSError."""
     sock, path = listen_at(name)
     with sock:
-        yield sock
         try:
-            remove_socket(path)
-        except (OSError, PikerError) as error:
-            log.warning("the gateway's socket stays: %s", error)
+            yield sock
+        finally:
+            try:
+                remove_socket(path)
+            except (OSError, PikerError) as error:
+                log.warning("the gateway's socket stays: %s", error)
 
 
 class Server:
