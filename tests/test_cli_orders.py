@@ -74,7 +74,7 @@ def fill_database(database: Database, account: str) -> None:
     database.commit(Stored(turn), "kraken", account)
     with database.connection:
         terms = Terms("usd", "xbt", Decimal(2))
-        ledger_rows.save_terms(database.connection, FQME, terms)
+        ledger_rows.save_terms(database.connection, {FQME: terms})
 
 
 @pytest.fixture

@@ -518,7 +518,7 @@ async def test_the_socket_is_this_user_s_alone(stage: Stage, state: Path) -> Non
         kept = database_path(state, "kraken", "paper")
         for name in (kept, f"{kept}.lock", f"{kept}-wal", f"{kept}-shm"):
             assert mode(Path(name)) == 0o600
-    assert path.name not in os.listdir(path.parent)
+    assert path not in list(path.parent.iterdir())
 
 
 async def test_many_lines_are_let_in_and_more_are_not(

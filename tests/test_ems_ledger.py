@@ -17,6 +17,7 @@ from piker_core.ems import ledger_rows
 from piker_core.ems.holding import Holding
 from piker_core.ems.ledger import DAY_NS, Ledger, Mark, Terms, differences
 from piker_core.ems.ledger_rows import (
+    catch_up,
     export_csv,
     holdings,
     open_ledger,
@@ -533,6 +534,23 @@ def test_rows_that_come_newest_first_are_summed_up_a_bounded_part_at_a_time(
     check(holdings(connection)[XBT], Sum(reversed(backwards)))
 
 
+def test_sums_that_something_far_back_has_dropped_are_made_again_at_once(
+    connection: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ledger_rows, "EVERY", 16)
+    monkeypatch.setattr(ledger_rows, "_MOST", 32)
+    start = TODAY - 30 * DAY_NS
+    many = [fill(str(n), 1 + n % 3, 100 + n, time_ns=start + n) for n in range(200)]
+    late = fill("late", -5, 90, time_ns=start - 1)
+    put(connection, *many, late)
+    assert len(opened(connection)._books[XBT].line) == 201
+    catch_up(connection)
+    catch_up(connection)
+    ledger = opened(connection)
+    assert len(ledger._books[XBT].line) == 0
+    check(ledger.holdings()[XBT], Sum([late, *many]))
+
+
 # -- profit of the day -----------------------------------------------------------------
 
 
@@ -543,7 +561,7 @@ def price_of(**prices: Any) -> Any:
 def test_a_losing_round_trip_is_a_loss_of_the_day_also_for_the_next_ledger(
     connection: sqlite3.Connection,
 ) -> None:
-    save_terms(connection, XBT, Terms("usd", "xbt"))
+    save_terms(connection, {XBT: Terms("usd", "xbt")})
     put(connection, fill("in", 1, "60000.1"), fill("out", -1, 59_800))
     for _ in range(2):
         profit = opened(connection).day_profit(price_of(), NOW, XBT)
@@ -608,6 +626,34 @@ def test_markets_of_one_currency_are_added_up_and_others_kept_apart() -> None:
     prices = price_of(xbt=90, eth=99)
     assert ledger.day_profit(prices, NOW, XBT) == -20
     assert ledger.day_profit(prices, NOW, "xbteur.kraken") == -10
+
+
+def test_what_a_market_is_of_is_kept_for_the_next_ledger(
+    connection: sqlite3.Connection,
+) -> None:
+    put(connection, fill("a", 1, 100), fill("a", 1, 100, symbol=ETH))
+    ledger = opened(connection)
+    ledger.describe(XBT, Terms("usd", "xbt", Decimal("0.1")))
+    save_terms(connection, ledger.take_terms())
+    ledger = opened(connection)
+    ledger.describe(XBT, Terms("usd", "xbt", Decimal("0.1")))
+    assert ledger.take_terms() == {}
+    assert ledger.position(XBT).currency == "usd"
+    ledger.describe(XBT, Terms("usd", "xbt", Decimal(1)))
+    save_terms(connection, ledger.take_terms())
+    assert opened(connection).terms(XBT).multiplier == 1
+
+
+def test_of_a_market_that_nobody_described_the_worst_profit_counts() -> None:
+    ledger = Ledger("kraken", "paper")
+    assert ledger.day_profit(price_of(), NOW, ETH) == 0
+    ledger.describe(XBT, Terms("usd"))
+    ledger.apply([fill("a", 1, 100), fill("a", 1, 100, symbol=ETH)])
+    prices = price_of(xbt=90, eth=105)
+    assert ledger.day_profit(prices, NOW, ETH) == -10
+    assert ledger.day_profit(prices, NOW, "ltcusd.kraken") == -10
+    assert ledger.day_profit(prices, NOW, XBT) == -10
+    assert ledger.day_profit(price_of(xbt=110, eth=90), NOW, XBT) == 10
 
 
 def test_days_are_folded_once_they_are_over_and_profits_stay_right() -> None:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from unittest import mock
 
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -85,11 +85,13 @@ other_events = st.builds(
 def walk(seed: int) -> list[Event]:
     """A market that wanders, with orders on both sides of it and beyond."""
     chance, events, middle = Random(seed), list[Event](), 0
+    often = chance.choice((1, 2, 6))
     more = ((), (), (), (("post_only", True),), (("tif", "ioc"),))
-    for _ in range(150):
+    kinds = ("bid", "ask", "trade") * often + ("order", "order", "other")
+    for _ in range(100 + 25 * often):
         middle += chance.choice((-1, 0, 0, 0, 0, 1))
         wait, lag = chance.choice((0, 1, 1, 3)), chance.choice((0,) * 9 + (2,))
-        kind = chance.choice(("bid", "ask", "trade", "trade", "order", "other"))
+        kind = chance.choice(kinds)
         size, reqid = chance.randrange(1, 6), chance.choice(REQIDS)
         if kind in ("bid", "ask"):
             away = chance.choice((0, 1, 1, 1, 2)) * (1 if kind == "ask" else -1)
@@ -217,13 +219,29 @@ def test_the_scripts_of_these_tests_fill_orders_in_every_way() -> None:
     assert min(whys.values()) > 10
 
 
+def event(what: str, offset: int, size: int, reqid: str = "") -> Event:
+    return Event(what, 1, 0, offset, size, reqid)
+
+
+TAKEN_THEN_PASSED_BY = [
+    *(event("ask", 0, 2), event("buy", 0, 2, "a")),
+    *(event("bid", 1, 1), event("ask", 0, 2), event("buy", 0, 2, "b")),
+]
+TAKEN_THEN_GONE = [
+    *(event("buy", 0, 8, "a"), event("ask", 0, 2)),
+    *(event("ask", 3, 1), event("ask", 0, 2)),
+]
+
+
 @settings(deadline=None, max_examples=300)
-@given(scripts, configs, st.sets(st.integers(0, 150)), st.integers(1, 9))
+@example(TAKEN_THEN_PASSED_BY, PaperConfig(), set(), 9)
+@example(TAKEN_THEN_GONE, PaperConfig(), set(), 9)
+@given(scripts, configs, st.sets(st.integers(0, 250)), st.integers(1, 9))
 def test_it_makes_no_difference_how_ticks_are_cut_into_batches(
     script: list[Event], config: PaperConfig, cuts: set[int], chunk: int
 ) -> None:
     whole = play(script, config)
-    assert play(script, config, cuts=range(150)) == whole
+    assert play(script, config, cuts=range(250)) == whole
     with mock.patch.multiple(paper_ticks, _FEW=0, _CHUNK=chunk):
         assert play(script, config) == whole
         assert play(script, config, cuts=cuts) == whole
@@ -245,7 +263,7 @@ def test_a_tick_that_is_not_looked_at_would_have_changed_nothing(
 
 
 @settings(deadline=None, max_examples=300)
-@given(scripts, at_once, st.sets(st.integers(0, 150), min_size=1, max_size=9))
+@given(scripts, at_once, st.sets(st.integers(0, 250), min_size=1, max_size=9))
 def test_an_engine_that_is_restored_goes_on_as_if_it_had_never_stopped(
     script: list[Event], config: PaperConfig, restarts: set[int]
 ) -> None:

@@ -1,5 +1,7 @@
 """A watch: which triggers ticks reach, whatever of the ticks it gets to see."""
 
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -604,6 +606,63 @@ def test_whatever_is_lost_and_whenever_it_is_restarted_what_was_reached_fires_on
     done += names(watch)
     assert sorted(done) == sorted(reached)
     assert len(reached) > 5
+
+
+# ---- a writer that never waits -------------------------------------------------------
+
+WALK = 150_000
+WRITER = f"""
+import sys, time
+import numpy as np
+import piker_core as pk
+steps = np.random.default_rng(int(sys.argv[1])).integers(-2, 3, {WALK})
+prices = (1000 + np.cumsum(steps) / 10).tolist()
+with pk.open_engine("kraken", tick_capacity=4096) as engine:
+    market = engine.add_market({FQME!r}, capacity={{1: 1024, 60: 64}})
+    market.set_status("live")
+    engine.push_trade(market, time.time_ns(), 1000.0, 1.0)
+    print("open", flush=True)
+    sys.stdin.readline()
+    for number, price in enumerate(prices):
+        engine.push_trade(market, time.time_ns(), price, 1.0)
+        if number == 9999:
+            print("going on", flush=True)
+    sys.stdin.readline()
+"""
+
+
+@pytest.mark.parametrize("most", [4096, 16])
+def test_beside_a_writer_that_never_waits_what_was_reached_fires_once(
+    namespace: str, most: int
+) -> None:
+    steps = np.random.default_rng(most).integers(-2, 3, WALK)
+    prices = 1000 + np.cumsum(steps) / 10
+    with subprocess.Popen(
+        [sys.executable, "-c", WRITER, str(most)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        bufsize=1,
+    ) as writer:
+        assert writer.stdin and writer.stdout
+        assert writer.stdout.readline() == "open\n"
+        watch = Watch("kraken", namespace)
+        watch.add_market(FQME)
+        levels = [1000 + away / 4 for away in range(-400, 401) if away]
+        for level in levels:
+            watch.arm(str(level), FQME, level)
+        writer.stdin.write("go\n")
+        assert writer.stdout.readline() == "going on\n"
+        found, lost, head = [], 0, pk.attach_ticks("kraken", namespace=namespace)
+        while watch.position[1] <= WALK or head.head <= WALK:
+            polled = watch.poll(most)
+            found += [float(each.oid) for each in polled.fired]
+            lost += polled.lost
+        found += map(float, names(watch))
+        writer.stdin.write("end\n")
+    low, high = prices.min(), prices.max()
+    assert sorted(found) == [level for level in levels if low <= level <= high]
+    assert len(found) > 50 and lost > 5000
 
 
 # ---- a recorded session --------------------------------------------------------------

@@ -143,12 +143,11 @@ def test_the_package_is_a_provider_by_the_contract() -> None:
     from piker_core.provider import capabilities, find_provider, provider_names
 
     assert "ib" in provider_names() and find_provider("ib") is ib
-    missing = {"open_trade_dialog"}
     from piker_core.provider import CONTRACT
 
-    assert set(capabilities(ib)) == set(CONTRACT) - missing
+    assert set(capabilities(ib)) == set(CONTRACT)
     assert ib.name == "ib" and ib.ohlc_dtype == pk.OHLCV_DTYPE
-    assert ib.capabilities["orders"] is False
+    assert ib.capabilities["orders"] is True
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ import pytest
 
 import piker_core as pk
 from piker_core.calendars import NS
-from providers.ib.tape import Tape, Tick, norm_trade
+from providers.ib.tape import Tape, Tick, normalize_tick
 from tests.ib_listing import FOREX, FUTURE, INDEX
 
 T0 = 1_795_444_320
@@ -263,9 +263,9 @@ def test_sampled_quotes_of_a_market_of_quotes_wait_for_the_decision() -> None:
     assert {t["type"] for t in tape.flush(T0 * NS)} == {"bid", "bsize", "ask", "asize"}
 
 
-def test_norm_trade_makes_a_tick_of_a_past_trade() -> None:
+def test_normalize_tick_makes_a_tick_of_a_past_trade() -> None:
     moment = datetime.fromisoformat("2026-11-23T14:30:00+00:00")
     row = SimpleNamespace(time=moment, price=5.0, size=2.0, tickAttribLast=DARK)
-    tick = norm_trade(row)
+    tick = normalize_tick(row)
     assert (tick["type"], tick["price"], tick["size"]) == ("dark_trade", 5.0, 2.0)
     assert tick["time_ns"] == int(moment.timestamp()) * NS

@@ -361,7 +361,7 @@ async def test_market_rules_give_the_price_step(client: Client) -> None:
     assert await client.wait_id(93) == ["93", "2025", "1", "0", "0.25"]
 
 
-# Accounts, of which there is little, and orders, of which there are none
+# Accounts, of which there is little; orders have tests of their own
 
 
 async def test_account_requests_end_as_they_should(client: Client) -> None:
@@ -380,19 +380,10 @@ async def test_account_requests_end_as_they_should(client: Client) -> None:
     for request, end in asked.items():
         await client.send(*request)
         await client.wait_id(end)
-    for request in ((15, 1, True), (63, 1, 5), (64, 1), (77, 1, 4), (14, 1, 2)):
+    for request in ((63, 1, 5), (64, 1), (77, 1, 4), (14, 1, 2)):
         await client.send(*request)
     await client.sync()
     assert all(row[3] != "321" for row in client.frames if row[0] == "4")
-
-
-async def test_orders_are_refused_because_the_api_is_read_only(client: Client) -> None:
-    await client.send(3, 11, 0, "AAPL", "STK")
-    code, text = await client.wait_error(11)
-    assert code == 321
-    assert "Read-Only mode" in text
-    await client.send(4, 1, 12)
-    assert (await client.wait_error(12))[0] == 10147
 
 
 def test_alone_it_prints_its_address_and_ends_on_a_signal() -> None:

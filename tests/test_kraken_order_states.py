@@ -9,9 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from piker_core.orders import BrokerdFill, BrokerdStatus
-from providers.kraken.order_states import OrderStates
+from providers.kraken.order_states import OrderStates, SentTerms
 from providers.kraken.private_wire import ExecutionRow
 
+SENT = SentTerms("BTC/USD", "buy", D("1.0"), D(100))
 NOW_NS = 1_800_000_000 * 10**9
 
 
@@ -153,7 +154,7 @@ def test_a_snapshot_has_the_newest_terms() -> None:
 
 def test_rows_of_an_order_without_a_client_id_wait_for_an_answer_that_is_due() -> None:
     states = make_states()
-    states.submitted("a1")
+    states.submitted("a1", SENT)
     rows = [pending(cl_ord_id=""), trade(1, "0.25", "0.25", 3)]
     assert [states.take(each, snapshot=False) for each in rows] == [[], []]
     told = states.identify("O1", "a1")
@@ -171,7 +172,7 @@ def test_rows_of_others_are_told_at_once_or_when_no_answer_is_due() -> None:
     (told,) = states.take(pending(cl_ord_id=""), snapshot=False)
     assert isinstance(told, BrokerdStatus)
     assert told.reqid == ""
-    states.submitted("a1")
+    states.submitted("a1", SENT)
     assert states.take(pending("O2", cl_ord_id=""), snapshot=False) == []
     (held,) = states.refused("a1")
     assert isinstance(held, BrokerdStatus)
@@ -186,6 +187,14 @@ def test_a_row_of_an_order_of_which_nothing_is_known_waits_for_its_first() -> No
         "pending",
         "open",
     ]
+
+
+def test_an_order_whose_first_row_was_lost_is_known_as_it_was_sent() -> None:
+    states = make_states()
+    states.submitted("a1", SENT)
+    assert states.identify("O1", "a1") == []
+    told = last_status(states, [trade(1, "0.25", "0.25", 3)])
+    assert (told.reqid, told.filled, told.remaining) == ("a1", D("0.25"), D("0.75"))
 
 
 @pytest.mark.parametrize(

@@ -58,7 +58,7 @@ class Script:
 
 @asynccontextmanager
 async def opened(
-    answer: Callable[[httpx.Request], httpx.Response], config: Config = CONFIG
+    answer: Callable[[httpx.Request], Any], config: Config = CONFIG
 ) -> AsyncIterator[PrivateClient]:
     transport = httpx.MockTransport(answer)
     async with open_private(
@@ -84,8 +84,13 @@ async def test_a_nonce_that_came_too_late_is_made_anew(
 async def test_nonces_arrive_in_order_however_many_call_at_once(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
-    script = Script(*(ok({"open": {}}) for _ in range(20)))
-    async with opened(script) as client, trio.open_nursery() as nursery:
+    script, waits = Script(*(ok({"open": {}}) for _ in range(20))), [3.0, 1.0] * 10
+
+    async def arrive_late(request: httpx.Request) -> httpx.Response:
+        await trio.sleep(waits.pop())
+        return script(request)
+
+    async with opened(arrive_late) as client, trio.open_nursery() as nursery:
         for _ in range(20):
             nursery.start_soon(client.open_orders)
     nonces = [int(form["nonce"]) for form in script.forms()]
@@ -180,3 +185,34 @@ def test_the_recorded_shape_of_ended_orders_is_understood() -> None:
     order = msgspec.json.decode(raw, type=RestOrder)
     assert str(order.opentm) == "1635788984.1899097"
     assert (str(order.vol_exec), order.reason) == ("383.125", "User requested")
+
+
+@pytest.mark.parametrize("text", ["NaN", "sNaN", "Infinity", "1E+999999", "-1e-900"])
+async def test_numbers_that_are_none_are_provider_errors(text: str) -> None:
+    order = {
+        "status": "open",
+        "descr": {"pair": "XBTUSD", "type": "buy", "price": "1.0"},
+        "vol": text,
+        "vol_exec": "0.0",
+        "opentm": 1.5,
+    }
+    trade = {
+        "ordertxid": "O1",
+        "pair": "XBTUSD",
+        "time": 1.5,
+        "type": "buy",
+        "price": "1.0",
+        "vol": text,
+    }
+    answers = ok({"open": {"O1": order}}), ok({"trades": {"T1": trade}})
+    async with opened(Script(*answers)) as client:
+        with pytest.raises(ProviderError, match="cannot be understood"):
+            await client.open_orders()
+        with pytest.raises(ProviderError, match="cannot be understood"):
+            await client.trades(0)
+
+
+async def test_a_balance_that_is_none_is_a_provider_error() -> None:
+    async with opened(Script(ok({"XXBT": "NaN"}))) as client:
+        with pytest.raises(ProviderError, match="finite"):
+            await client.balances()

@@ -327,9 +327,9 @@ def test_prices_are_told_as_they_count_and_nothing_is_tested() -> None:
     own = Triggers("mid")
     own.add(1, 5.0, 1)
     told = ticks_of(("bid", 9.0), ("ask", 11.0), ("trade", 3.0), ("bid", 10.0))
-    told = np.concatenate([told, ticks_of(("bid", 1.0, NS, 4))]).astype(pk.TICK_DTYPE)
+    more = ticks_of(("bid", 1.0, NS, 4), ("ask", 12.0))
     np.testing.assert_equal(
-        own.prices(told, 0), [math.nan, 10.0, math.nan, 10.5, math.nan]
+        own.prices([told, more], 0), [math.nan, 10.0, math.nan, 10.5, math.nan, 11.0]
     )
     assert own.quote == (0.0, 0.0, 0.0, 0.0) and len(own) == 1
 

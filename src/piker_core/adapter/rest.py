@@ -237,18 +237,16 @@ class Rest:
         return reply
 
     async def _send(self, url: str, request: Request) -> httpx.Response:
-        text, content, headers = request.encoded(), None, dict(request.headers)
-        if request.form:
-            content = text.encode()
-            headers["Content-Type"] = "application/x-www-form-urlencoded"
-        elif text:
+        text, headers = request.encoded(), dict(request.headers)
+        if text and not request.form:
             url = f"{url}?{text}"
+        call = self._http.build_request(request.method, url, headers=headers)
+        if request.form:
+            call = _with_body(call, text.encode())
         answer: httpx.Response | None = None
         try:
             with trio.move_on_after(self._timeout_s):
-                answer = await self._http.request(
-                    request.method, url, content=content, headers=headers
-                )
+                answer = await self._http.send(call)
         except (httpx.HTTPError, OSError) as error:
             text = str(error) or type(error).__name__
             sent = not isinstance(error, _NOT_SENT)
@@ -279,6 +277,38 @@ class Rest:
                 "piker-core search lists the markets there are"
             )
         return ProviderError(f"{where}: {text}", frame=reply.body)
+
+
+class _Body(httpx.AsyncByteStream):
+    """The body of a request. httpx's own leaves a generator behind if cancelled."""
+
+    def __init__(self, content: bytes) -> None:
+        self._content = content
+        self._left = content
+
+    def __aiter__(self) -> "_Body":
+        self._left = self._content
+        return self
+
+    async def __anext__(self) -> bytes:
+        if not self._left:
+            raise StopAsyncIteration
+        content, self._left = self._left, b""
+        return content
+
+
+def _with_body(call: httpx.Request, content: bytes) -> httpx.Request:
+    """A call with a form as its body."""
+    headers = call.headers.copy()
+    headers["Content-Type"] = "application/x-www-form-urlencoded"
+    headers["Content-Length"] = str(len(content))
+    return httpx.Request(
+        call.method,
+        call.url,
+        headers=headers,
+        stream=_Body(content),
+        extensions=call.extensions,
+    )
 
 
 @asynccontextmanager

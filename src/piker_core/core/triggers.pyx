@@ -202,17 +202,26 @@ cdef class Triggers:
         self.native.fired_count = 0
         return keys
 
-    def prices(self, ticks, market):
-        """The price of each tick as `feed` counts it, NAN where it does not; tests nothing."""
-        cdef cnp.ndarray own = _records(ticks, TICK_DTYPE, "prices()")
-        cdef const pk_tick *tick = <const pk_tick *>cnp.PyArray_DATA(own)
-        cdef Py_ssize_t place, count = len(own)
+    def prices(self, batches, market):
+        """The price of each tick as `feed` would count it, NAN where not; tests nothing.
+
+        `batches`: arrays of `TICK_DTYPE`, one after the other, those of `market` count.
+        """
+        cdef cnp.ndarray own
+        cdef const pk_tick *tick
+        cdef Py_ssize_t place, count
         cdef pk_triggers copy = self.native
         cdef uint32_t wanted = market
-        prices = np.empty(count)
+        prices = np.full(sum(map(len, batches)), NAN)
         cdef double *price = <double *>cnp.PyArray_DATA(prices)
-        for place in range(count):
-            price[place] = pk_counted_price(&copy, &tick[place]) if tick[place].market == wanted else NAN
+        for ticks in batches:
+            own = _records(ticks, TICK_DTYPE, "prices()")
+            tick = <const pk_tick *>cnp.PyArray_DATA(own)
+            count = len(own)
+            for place in range(count):
+                if tick[place].market == wanted:
+                    price[place] = pk_counted_price(&copy, &tick[place])
+            price += count
         return prices
 
     @property

@@ -286,7 +286,8 @@ class Desk:
         news = self._seats.take_news()
         if not (turn or news.changed or news.gone):
             return True
-        for dialog in self.broker.keep(self.gateway.living.values()):
+        living = self.gateway.living.values()
+        for dialog in (*self.broker.keep(living), *self.markets.keep(living)):
             turn.dirty[dialog.oid] = dialog
         turn.dirty = news.heard | turn.dirty
         notes = turn.notes | {"ticks": self.markets.position}

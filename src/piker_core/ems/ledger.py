@@ -6,7 +6,7 @@ at: its market is in `older` until `ledger_rows.reload` has read it again.
 """
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from decimal import Decimal
 from typing import NamedTuple
 
@@ -124,6 +124,7 @@ class Ledger:
         """Markets that something came for which is older than what is kept of them."""
         self.refused = 0
         self._terms: dict[str, Terms] = {}
+        self._unsaved_terms: dict[str, Terms] = {}
         self._books: dict[str, Book] = {}
         self._order = 0
         self._day = -1
@@ -133,7 +134,17 @@ class Ledger:
 
     def describe(self, symbol: str, terms: Terms) -> None:
         """Say what a market is of; without it, profits are in an unnamed currency."""
-        self._terms[symbol] = terms
+        if self._terms.get(symbol) != terms:
+            self._terms[symbol] = self._unsaved_terms[symbol] = terms
+
+    def load_terms(self, terms: Mapping[str, Terms]) -> None:
+        """Take back what was saved of markets."""
+        self._terms.update(terms)
+
+    def take_terms(self) -> dict[str, Terms]:
+        """What is newly said of markets and should be saved, each once."""
+        terms, self._unsaved_terms = self._unsaved_terms, {}
+        return terms
 
     def terms(self, symbol: str) -> Terms:
         """What a market is of, as far as it was said."""
@@ -221,9 +232,14 @@ class Ledger:
         return marks
 
     def day_profit(self, price: Price, now_ns: int, symbol: str) -> Decimal:
-        """Profit of this UTC day in the quote currency of a market, all of it."""
-        currency = self.terms(symbol).currency
-        return self.day_profits(price, now_ns).get(currency, DayProfit()).total
+        """Profit of this UTC day in the quote currency of a market, all of it.
+
+        If nobody said which one that is: the worst of any currency.
+        """
+        profits = self.day_profits(price, now_ns)
+        if symbol not in self._terms:
+            return min((profit.total for profit in profits.values()), default=_ZERO)
+        return profits.get(self.terms(symbol).currency, DayProfit()).total
 
     def day_profits(self, price: Price, now_ns: int) -> dict[str, DayProfit]:
         """Profit of this UTC day by currency.

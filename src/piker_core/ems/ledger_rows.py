@@ -11,7 +11,7 @@ Nothing is committed here. Threads: those of the connection.
 
 import csv
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from decimal import Decimal
 from typing import Protocol
 
@@ -121,8 +121,7 @@ def open_ledger(
 ) -> Ledger:
     """The ledger of an account, as it is in the file."""
     ledger = Ledger(broker, account)
-    for symbol, terms in stored_terms(connection).items():
-        ledger.describe(symbol, terms)
+    ledger.load_terms(stored_terms(connection))
     day = now_ns // DAY_NS
     marks = connection.execute("SELECT * FROM marks WHERE day = ?", [day])
     ledger.load_marks(Mark(at, symbol, Decimal(price)) for at, symbol, price in marks)
@@ -148,6 +147,17 @@ def holdings(connection: sqlite3.Connection) -> dict[str, Holding]:
             holding.apply(transaction)
         found[symbol] = holding
     return found
+
+
+def catch_up(connection: sqlite3.Connection) -> None:
+    """Keep sums of all rows that are in none. In a transaction.
+
+    For who is about to open a ledger in which something far back was recorded: all
+    sums that followed it are gone.
+    """
+    for symbol in _symbols(connection):
+        while _sum_up(connection, symbol):
+            continue
 
 
 def transactions(
@@ -194,10 +204,13 @@ def stored_terms(connection: sqlite3.Connection) -> dict[str, Terms]:
     return {row[0]: Terms(row[1], row[2], Decimal(row[3])) for row in rows}
 
 
-def save_terms(connection: sqlite3.Connection, symbol: str, terms: Terms) -> None:
-    """Keep what a market is of. In a transaction."""
-    row = (symbol, terms.currency, terms.base, str(terms.multiplier))
-    connection.execute("INSERT OR REPLACE INTO terms VALUES (?, ?, ?, ?)", row)
+def save_terms(connection: sqlite3.Connection, terms: Mapping[str, Terms]) -> None:
+    """Keep what markets are of, by symbol. In a transaction."""
+    rows = [
+        (symbol, of.currency, of.base, str(of.multiplier))
+        for symbol, of in terms.items()
+    ]
+    connection.executemany("INSERT OR REPLACE INTO terms VALUES (?, ?, ?, ?)", rows)
 
 
 def save_marks(connection: sqlite3.Connection, marks: Iterable[Mark]) -> None:
@@ -235,24 +248,24 @@ def _append(
         (one.symbol, earliest, first),
     )
     if seq % EVERY == 0:
-        _sum_up(connection, seq - EVERY)
+        query = "SELECT DISTINCT symbol FROM transactions WHERE seq > ?"
+        for (symbol,) in connection.execute(query, [seq - EVERY]).fetchall():
+            _sum_up(connection, symbol)
     return True
 
 
-def _sum_up(connection: sqlite3.Connection, after_seq: int) -> None:
-    """Keep a sum of each market that has rows behind one."""
-    query = "SELECT DISTINCT symbol FROM transactions WHERE seq > ?"
-    for (symbol,) in connection.execute(query, [after_seq]).fetchall():
-        holding, after = _sum_before(connection, symbol, END_NS)
-        rows = list(_rows(connection, symbol, after, most=_MOST))
-        if not rows:
-            continue
+def _sum_up(connection: sqlite3.Connection, symbol: str) -> bool:
+    """Keep a sum of the next rows of a market; whether there are more."""
+    holding, after = _sum_before(connection, symbol, END_NS)
+    rows = list(_rows(connection, symbol, after, most=_MOST))
+    if rows:
         for transaction, _ in rows:
             holding.apply(transaction)
         text = msgspec.json.encode(holding).decode()
         connection.execute(
             "INSERT INTO sums VALUES (?, ?, ?, ?)", (symbol, *rows[-1][1], text)
         )
+    return len(rows) == _MOST
 
 
 def _sum_before(
@@ -320,10 +333,14 @@ def _rows(
 
 
 def _symbols(connection: sqlite3.Connection) -> list[str]:
-    rows = connection.execute(
-        "SELECT DISTINCT symbol FROM transactions ORDER BY symbol"
-    )
-    return [row[0] for row in rows]
+    """Markets that there are transactions of: a look-up for each, not a scan."""
+    next_one = "SELECT min(symbol) FROM transactions WHERE symbol > ?"
+    (symbol,) = connection.execute("SELECT min(symbol) FROM transactions").fetchone()
+    found = []
+    while symbol is not None:
+        found.append(symbol)
+        (symbol,) = connection.execute(next_one, [symbol]).fetchone()
+    return found
 
 
 def _transaction(row: tuple[object, ...]) -> Transaction:

@@ -138,6 +138,15 @@ class Markets:
         self._armed += 1
         return armed
 
+    def keep(self, dialogs: Iterable[Dialog]) -> Iterator[Dialog]:
+        """Those whose trigger has moved since it was stored: trailing ones."""
+        for dialog in dialogs:
+            if dialog.kept_here and dialog.order.trail is not None:
+                armed = msgspec.to_builtins(self.watch.armed(dialog.oid))
+                if armed is not None and armed != dialog.armed:
+                    dialog.armed = armed
+                    yield dialog
+
     def disarm(self, oid: str) -> None:
         """Watch for it no more."""
         if self._watch is not None and self._watch.disarm(oid):

@@ -114,8 +114,6 @@ class Shown:
         self._forget_better(price, time_ns)
         if price in self.taken:
             self.taken[price] = min(self.taken[price], size)
-            if not size:
-                self._forget(price, time_ns)
         self.best, self.size = price, size
 
     def pass_by(self, price: Decimal, time_ns: int) -> None:

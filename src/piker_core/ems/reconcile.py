@@ -240,6 +240,8 @@ class Reconciler:
         """Say what differs, once as long as it does."""
 
         def change(gateway: Gateway) -> None:
+            if not self.is_opened:
+                return  # what it begins with is still to come
             found = differences(_of(gateway.ledger, positions), positions)
             told = {difference.symbol: difference.text for difference in found}
             for symbol, text in told.items():

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from piker_core.core.rings import attach_bars, checked_namespace, describe_segment
 from piker_core.core.ticks import attach_ticks
 from piker_core.core.triggers import Triggers, feed_all, of_markets
-from piker_core.dtypes import TICK_DTYPE, TICK_TYPES
+from piker_core.dtypes import TICK_TYPES
 from piker_core.ems.lost import NS, Armed, Unread, Waiting, add_to
 from piker_core.ems.watched import UNNUMBERED, Fired, WatchedMarket
 from piker_core.errors import NotFound, OrderError, SegmentError
@@ -364,12 +364,12 @@ class Watch:
                 if not market.damaged:
                     log.error("rows of %s cannot be read: %s", market.fqme, error)
                 market.damaged = True
-        unread = self._unread(polled) if rows else polled
+        unread = self._unread(polled) if rows else []
         for market, own in rows:
             prices = market.book.prices(unread, market.number)
             told = np.isfinite(prices)
-            seconds = unread["time_ns"][told] // NS
-            fired += market.settle(own, Unread(seconds, prices[told]))
+            times_ns = np.concatenate([ticks["time_ns"] for ticks in unread])
+            fired += market.settle(own, Unread(times_ns[told] // NS, prices[told]))
         self._open = {
             fqme: market
             for fqme, market in self._open.items()
@@ -377,11 +377,11 @@ class Watch:
         }
         return sorted(fired, key=lambda each: each.time_ns)
 
-    def _unread(self, polled: NDArray[np.void]) -> NDArray[np.void]:
+    def _unread(self, polled: NDArray[np.void]) -> list[NDArray[np.void]]:
         """Those polled and all that are in the ring after them."""
         place = self._cursor.position
         rest = self._ticks.cursor(place).poll(max(self._ticks.head - place, 0))
-        return np.concatenate([polled, rest]).astype(TICK_DTYPE)
+        return [polled, rest]
 
     # -- the end -----------------------------------------------------------------------
 

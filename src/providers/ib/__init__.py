@@ -9,17 +9,18 @@ from .api import (
     name,
     open_symbol_search,
 )
+from .broker import open_trade_dialog
 from .config import Config
 from .feed import stream_quotes
 from .history import open_history_client
-from .tape import norm_trade
+from .order_words import norm_trade
 from .tapped import FRAMES as frames
 
 capabilities = {
     "quotes": True,
     "history": True,
     "search": True,
-    "orders": False,
+    "orders": True,
 }
 
 __all__ = [
@@ -34,5 +35,6 @@ __all__ = [
     "ohlc_dtype",
     "open_history_client",
     "open_symbol_search",
+    "open_trade_dialog",
     "stream_quotes",
 ]

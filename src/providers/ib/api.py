@@ -60,6 +60,13 @@ class Client:
                 known[wanted.symbol] = known[listing.symbol] = listing
             return known[wanted.symbol]
 
+    async def listing_by_id(self, con_id: int) -> Listing:
+        """What TWS says of the contract of a number, under its own name."""
+        listings = await self._describe_all(await self._descriptions({"conId": con_id}))
+        if not listings:
+            raise NotFound(f"TWS knows no contract of the number {con_id}")
+        return listings[0]
+
     async def _find(self, wanted: Fqme) -> Listing:
         for fields in queries(wanted):
             rows = await self._descriptions(fields)

@@ -15,7 +15,9 @@ import struct
 from collections.abc import Callable, Iterator
 from datetime import UTC
 from functools import partial
+from types import SimpleNamespace
 from typing import Any
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import ib_async
 from ib_async.decoder import Decoder
@@ -48,8 +50,10 @@ class Inbox:
 
     defaultTimezone = UTC
 
-    def __init__(self, take: Take) -> None:
+    def __init__(self, take: Take, greeting: str = "") -> None:
+        """`greeting`: the time in TWS's greeting, whose zone times without one have."""
         self._take = take
+        self.ib = SimpleNamespace(TimezoneTWS=zone_of(greeting))
 
     def __getattr__(self, name: str) -> Callable[..., None]:
         if name.startswith("_"):
@@ -121,6 +125,18 @@ class Requests(ib_async.Client):
     def start(self, client_id: int) -> None:
         """The first request of a connection."""
         self.send(_START_API, 2, client_id, "")  # type: ignore[no-untyped-call]
+
+
+def zone_of(greeting: str) -> str:
+    """The zone of a time such as `20261123 00:40:00 UTC`; "" (ours) if it has none.
+
+    TWS names zones as its machine does, which is ours as a rule.
+    """
+    name = greeting.partition(" ")[2].partition(" ")[2].strip()
+    try:
+        return ZoneInfo(name).key if name else ""
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        return ""
 
 
 def pack(payload: bytes) -> bytes:

@@ -14,6 +14,8 @@ from piker_core.errors import (
     ProviderError,
 )
 
+from .order_codes import READ_ONLY, is_read_only
+
 SYSTEM = -1
 """The request id of what concerns the whole connection."""
 
@@ -65,6 +67,8 @@ def request_error(code: int, text: str, what: str) -> PikerError:
         return NotFound(f"TWS knows no contract for {what}: {text.strip()}")
     if code in _HISTORY:
         return _history_error(text, sentence)
+    if is_read_only(code, text):
+        return ProviderError(f"{READ_ONLY} ({what})", frame=f"{code} {text}")
     if code == TOO_FAST:
         return DataThrottle(sentence, retry_after=1.0)
     if code in _NOT_ENTITLED:

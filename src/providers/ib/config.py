@@ -23,6 +23,11 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     `client_id` is a number of your own, or "auto": the first that is free, counted from
     one that depends on the process, so that several processes do not meet.
 
+    Of orders: `order_client_id` is the number of the connection that trades, always
+    the same: only under it orders can be changed. 0 takes hold of those that were made
+    by hand, too. `outside_rth` lets orders trade outside the regular hours. `account`
+    is the account of a login that has several.
+
     Of market data: `market_data_type` 1 live, 2 frozen, 3 delayed, 4 delayed frozen;
     `tick_by_tick_lines` markets get every trade, the others are sampled, by
     `rt_volume` 233 (all trades) or 375 (without unreportable ones);
@@ -57,6 +62,8 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     port: Annotated[int, msgspec.Meta(ge=1, le=65535)] = 4002
     client_id: Amount | Literal["auto"] = "auto"
     account: str = ""
+    order_client_id: Amount = 90
+    outside_rth: bool = False
     market_data_type: Literal[1, 2, 3, 4] = 1
     tick_by_tick_lines: Amount = 3
     rt_volume: Literal[233, 375] = 233

@@ -38,7 +38,7 @@ import trio
 from piker_core.errors import ConfigError, ProviderError
 from piker_core.tasks import open_nursery
 
-from . import codes
+from . import codes, order_codes
 from .answer import Answer, Ends
 from .config import Config
 from .dial import dial
@@ -53,6 +53,13 @@ CHUNK = 1 << 16
 _FIRST_ID = 1 << 30
 """Far above the numbers of orders, which errors name in the same field."""
 _UNNUMBERED = frozenset(("nextValidId", "managedAccounts", "currentTime"))
+_ORDERS = frozenset(
+    (
+        *("openOrder", "orderStatus", "execDetails", "commissionReport"),
+        *("completedOrder", "position"),
+    )
+)
+"""Messages about orders and positions, whoever asked for them or did not."""
 
 log = logging.getLogger("providers.ib")
 Handler = Callable[[str, tuple[Any, ...]], None]
@@ -65,6 +72,8 @@ class Session:
     all, as (event of `links`, code, text); both are called while messages are read and
     must not fail. `brakes` are awaited between chunks: so a reader that is too fast
     waits. `requests` has ib_async's request methods, `fields` the message that is read.
+    `orders` are told messages about orders and positions, and the errors on orders;
+    `orders_turn` is held by who asks for a list of them, which has no number.
     """
 
     requests: Any
@@ -81,6 +90,8 @@ class Session:
         self.handlers: dict[Hashable, Handler] = {}
         self.links = Links()
         self.notices: list[Callable[[Event, int, str], None]] = []
+        self.orders: list[Handler] = []
+        self.orders_turn = trio.Lock()
         self.silent = False
         self.brakes: list[Callable[[], Awaitable[None]]] = []
         self.counts = counts
@@ -112,6 +123,15 @@ class Session:
         """A number for a request."""
         self._id += 1
         return self._id
+
+    def next_order_id(self) -> int:
+        """A number for a new order: higher than any that this client id had."""
+        self.order_id += 1
+        return self.order_id - 1
+
+    def pass_order_id(self, number: int) -> None:
+        """An order has this number: those to come have higher ones."""
+        self.order_id = max(self.order_id, number + 1)
 
     def silence_s(self) -> float:
         """How long nothing was heard."""
@@ -267,7 +287,8 @@ class Session:
                 f"{self._codec.OLDEST} is needed): update it"
             )
         self.requests = self._codec.Requests(self._outbox.add, self.version)
-        self._reader = self._codec.Reader(self._codec.Inbox(self._take), self.version)
+        inbox = self._codec.Inbox(self._take, fields[1])
+        self._reader = self._codec.Reader(inbox, self.version)
         self.requests.start(self.client_id)
 
     def _interpret(self, fields: list[str]) -> None:
@@ -290,6 +311,9 @@ class Session:
         if name == "error":
             self._take_error(*arguments[:3])
             return
+        if name in _ORDERS:
+            self._tell_orders(name, arguments)
+            return
         key: Hashable = arguments[0] if arguments else name
         if name in _UNNUMBERED:
             self._take_unnumbered(name, arguments[0])
@@ -306,9 +330,15 @@ class Session:
         if name == "managedAccounts":
             self.accounts = [account for account in value.split(",") if account]
         elif name == "nextValidId":
-            self.order_id = value
+            self.order_id = max(self.order_id, value)
         if self.accounts and self.order_id:
             self._greeted.set()
+
+    def _tell_orders(self, name: str, arguments: tuple[Any, ...]) -> None:
+        if not self.orders:
+            self.counts["unmatched"] += 1
+        for listener in list(self.orders):
+            listener(name, arguments)
 
     def _take_error(self, number: int, code: int, text: str) -> None:
         if code == codes.CLIENT_ID_IN_USE and not self._greeted.is_set():
@@ -317,9 +347,18 @@ class Session:
         if handler is not None:
             handler("error", (code, text))
         elif number == codes.SYSTEM:
+            self._refuse_lists(code, text)
             self._take_notice(code, text)
+        elif self.orders and number and number < _FIRST_ID:
+            self._tell_orders("error", (number, code, text))
         elif not codes.is_echo(code, text):
             self.complain(f"error {code}", f"error {code} on no request of ours", text)
+
+    def _refuse_lists(self, code: int, text: str) -> None:
+        """A list of orders has no number, so its refusal has none either."""
+        if code == order_codes.INVALID:
+            for key in [key for key in self.handlers if key in order_codes.LIST_ENDS]:
+                self.handlers[key]("error", (code, text))
 
     def _take_notice(self, code: int, text: str) -> None:
         if code == codes.PORT_CHANGED:

@@ -313,7 +313,7 @@ class Tape:
         self._ticks.append(_tick(kind, best, size, time_ns))
 
 
-def norm_trade(row: Any) -> Tick:
+def normalize_tick(row: Any) -> Tick:
     """A trade of ib_async's (`TickByTickAllLast`, `HistoricalTickLast`) as a tick."""
     return {
         "type": trade_type(row.tickAttribLast),

@@ -27,6 +27,7 @@ from .venue_frames import NEWEST, OLDEST
 from .venue_hours import Hours
 from .venue_link import Limits
 from .venue_market import ContractMarket
+from .venue_orders import Orders
 from .venue_pacing import HistoryLimits, Worst
 from .venue_server import GatewayServer
 from .venue_tape import Tape
@@ -126,23 +127,25 @@ class Venue:
         limits: Limits,
         history_limits: HistoryLimits,
         tape: Tape,
+        accounts: Sequence[str],
     ) -> None:
         self.host, self.port = "", 0
         self._tape = tape
         self._server = GatewayServer(
-            markets, seed=seed, version=server_version, account=ACCOUNT, limits=limits,
-            history_limits=history_limits, tape=tape,
+            markets, seed=seed, version=server_version, accounts=accounts, tape=tape,
+            limits=limits, history_limits=history_limits,
         )  # fmt: skip
         self._exchange = self._server.exchange
         self.markets = tuple(markets)
         self._named = {name: row for row in markets for name in row.pair.names()}
         self.faults: Faults = self._server.faults
+        self.orders: Orders = self._server.orders
 
     @property
     def config(self) -> dict[str, object]:
         """The `[ib]` table of a configuration that leads here."""
         place = {"host": self.host, "port": self.port}
-        return {**place, "client_id": 1, "account": ACCOUNT}
+        return {**place, "client_id": 1, "account": self.orders.accounts.codes[0]}
 
     @property
     def symbols(self) -> tuple[str, ...]:
@@ -253,6 +256,7 @@ async def open_venue(
     limits: Limits | None = None,
     history_limits: HistoryLimits | None = None,
     tape: Tape | None = None,
+    accounts: Sequence[str] = (ACCOUNT,),
 ) -> AsyncIterator[Venue]:
     """Run a simulated gateway inside the caller's trio loop.
 
@@ -260,7 +264,7 @@ async def open_venue(
     and `history_rate` are trades a second over all of them, `history_s` the length of
     the history. With `keep_hours` contracts trade in their hours alone, else always.
     Port 0 takes a free one. A client gets `server_version` or its own newest, if that
-    is older.
+    is older. `accounts` are those of its login.
 
     Raises `ValueError` for an unknown contract or version and `OSError` for a port in
     use. Trades go by the wall clock, limits by trio's. The history is drawn in a
@@ -282,6 +286,7 @@ async def open_venue(
         limits=limits or Limits(),
         history_limits=history_limits or HistoryLimits(),
         tape=tape or Tape(),
+        accounts=accounts,
     )
     async with made.serve(host, port) as venue:
         yield venue

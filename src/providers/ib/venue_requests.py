@@ -1,12 +1,8 @@
-"""Requests of a simulated gateway's clients: who answers which, and the small ones.
-
-Orders are refused: the gateway is read-only.
-"""
+"""Requests of a simulated gateway's clients: who answers which, and the small ones."""
 
 import time
 from collections import Counter
 from collections.abc import Callable
-from datetime import UTC, datetime
 from typing import Protocol
 
 from .venue_directory import UNKNOWN as UNKNOWN_CONTRACT
@@ -23,18 +19,14 @@ from .venue_history import History
 from .venue_link import Link
 from .venue_live import Live
 from .venue_market import ContractExchange
+from .venue_orders import Orders
 from .venue_status import Status
 from .venue_tape import Tape
 
 Handler = Callable[[Link, Fields], None]
-FIRST_ORDER_ID = 1
 IN_USE = (
     "Unable to connect as the client id is already in use. "
     "Retry with a unique client id."
-)
-READ_ONLY = (
-    "Error validating request.-'cf' : cause - "
-    "The API interface is currently in Read-Only mode."
 )
 _SUBSCRIPTIONS = frozenset(("reqMktData", "reqTickByTickData", "reqRealTimeBars"))
 _CASH = "100000.00"
@@ -59,8 +51,8 @@ class Desk:
         *,
         live: Live,
         history: History,
+        orders: Orders,
         tape: Tape,
-        account: str,
     ) -> None:
         self.requests: Counter[str] = Counter()
         self._registry = registry
@@ -70,36 +62,37 @@ class Desk:
         self._live = live
         self._history = history
         self._tape = tape
-        self._account = account
+        self._orders = orders
+        self._codes = orders.accounts.codes
         self._handlers = self._table()
 
     def _table(self) -> dict[int, tuple[str, Handler]]:
-        live, history = self._live, self._history
+        live, history, orders = self._live, self._history, self._orders
         return {
             1: ("reqMktData", live.market_data),
             2: ("cancelMktData", live.cancel_market_data),
-            3: ("placeOrder", self._refuse_order),
-            4: ("cancelOrder", self._refuse_cancel),
-            5: ("reqOpenOrders", self._no_orders),
-            6: ("reqAccountUpdates", self._account_updates),
-            7: ("reqExecutions", self._no_executions),
+            3: ("placeOrder", orders.place),
+            4: ("cancelOrder", orders.cancel),
+            5: ("reqOpenOrders", orders.open_orders),
+            6: ("reqAccountUpdates", orders.accounts.updates),
+            7: ("reqExecutions", orders.executions),
             8: ("reqIds", self._next_id),
             9: ("reqContractDetails", self._details),
             14: ("setServerLogLevel", self._accept),
-            15: ("reqAutoOpenOrders", self._accept),
-            16: ("reqAllOpenOrders", self._no_orders),
+            15: ("reqAutoOpenOrders", orders.auto_open_orders),
+            16: ("reqAllOpenOrders", orders.all_open_orders),
             17: ("reqManagedAccts", self._accounts),
             20: ("reqHistoricalData", history.bars),
             25: ("cancelHistoricalData", history.cancel),
             49: ("reqCurrentTime", self._current_time),
             50: ("reqRealTimeBars", live.real_time_bars),
             51: ("cancelRealTimeBars", live.cancel_real_time_bars),
-            58: ("reqGlobalCancel", self._accept),
+            58: ("reqGlobalCancel", orders.cancel_all),
             59: ("reqMarketDataType", live.set_type),
-            61: ("reqPositions", self._no_positions),
+            61: ("reqPositions", orders.accounts.positions),
             62: ("reqAccountSummary", self._account_summary),
             63: ("cancelAccountSummary", self._accept),
-            64: ("cancelPositions", self._accept),
+            64: ("cancelPositions", orders.accounts.cancel_positions),
             71: ("startApi", self._start),
             76: ("reqAccountUpdatesMulti", self._account_multi),
             77: ("cancelAccountUpdatesMulti", self._accept),
@@ -111,7 +104,7 @@ class Desk:
             96: ("reqHistoricalTicks", history.ticks),
             97: ("reqTickByTickData", live.tick_by_tick),
             98: ("cancelTickByTickData", live.cancel_tick_by_tick),
-            99: ("reqCompletedOrders", self._no_completed),
+            99: ("reqCompletedOrders", orders.completed),
         }
 
     def answer(self, link: Link, message_id: int, payload: bytes) -> None:
@@ -131,6 +124,7 @@ class Desk:
         """End all that a client had asked for."""
         self._live.forget(link)
         self._history.forget(link)
+        self._orders.forget(link)
 
     # The session
 
@@ -146,10 +140,10 @@ class Desk:
         link.send(*self._status.greeting(link.version))
 
     def _accounts(self, link: Link, _: Fields) -> None:
-        link.send(frame(15, 1, self._account))
+        link.send(frame(15, 1, ",".join(self._codes)))
 
     def _next_id(self, link: Link, _: Fields) -> None:
-        link.send(frame(9, 1, FIRST_ORDER_ID))
+        link.send(frame(9, 1, self._orders.next_id(link.client_id or 0)))
 
     def _current_time(self, link: Link, _: Fields) -> None:
         link.send(frame(49, 1, int(time.time())))
@@ -160,43 +154,11 @@ class Desk:
     def _refuse(self, link: Link, fields: Fields) -> None:
         raise Refused(321, "Error validating request.-'b0' : cause - Unknown message")
 
-    # Orders and accounts: there is nothing, and that is said
-
-    def _refuse_order(self, link: Link, fields: Fields) -> None:
-        fields.read_id()
-        raise Refused(321, READ_ONLY)
-
-    def _refuse_cancel(self, link: Link, fields: Fields) -> None:
-        fields.integer()  # version
-        number = fields.read_id()
-        text = f"OrderId {number} that needs to be cancelled is not found."
-        raise Refused(10147, text)
-
-    def _no_orders(self, link: Link, _: Fields) -> None:
-        link.send(frame(53, 1))
-
-    def _no_completed(self, link: Link, _: Fields) -> None:
-        link.send(frame(102))
-
-    def _no_executions(self, link: Link, fields: Fields) -> None:
-        fields.integer()  # version
-        link.send(frame(55, 1, fields.read_id()))
-
-    def _no_positions(self, link: Link, _: Fields) -> None:
-        link.send(frame(62, 1))
-
-    def _account_updates(self, link: Link, fields: Fields) -> None:
-        fields.integer()  # version
-        if fields.flag():
-            account = self._account
-            link.send(frame(6, 2, "NetLiquidation", _CASH, "USD", account))
-            link.send(frame(6, 2, "CashBalance", _CASH, "USD", account))
-            link.send(frame(8, 1, f"{datetime.now(UTC):%H:%M}"))
-            link.send(frame(54, 1, account))
+    # Accounts
 
     def _account_multi(self, link: Link, fields: Fields) -> None:
         fields.integer()  # version
-        request_id, account = fields.read_id(), self._account
+        request_id, account = fields.read_id(), fields.text() or self._codes[0]
         link.send(
             frame(73, 1, request_id, account, "", "NetLiquidation", _CASH, "USD"),
             frame(74, 1, request_id),
@@ -209,7 +171,7 @@ class Desk:
         known = {"NetLiquidation": _CASH, "TotalCashValue": _CASH}
         for tag in fields.text().split(","):
             if tag in known:
-                row = (self._account, tag, known[tag], "USD")
+                row = (self._codes[0], tag, known[tag], "USD")
                 link.send(frame(63, 1, request_id, *row))
         link.send(frame(64, 1, request_id))
 

@@ -17,6 +17,7 @@ from .venue_history import History
 from .venue_link import Limits, Link
 from .venue_live import COMPETING, Live
 from .venue_market import ContractExchange, ContractMarket
+from .venue_orders import Orders
 from .venue_pacing import HistoryLimits
 from .venue_requests import Desk
 from .venue_status import (
@@ -41,7 +42,7 @@ class GatewayServer:
         *,
         seed: int,
         version: int,
-        account: str,
+        accounts: Sequence[str],
         limits: Limits,
         history_limits: HistoryLimits,
         tape: Tape,
@@ -63,9 +64,10 @@ class GatewayServer:
         self.history = History(
             directory, exchange, faults, status, limits=history_limits, tape=tape
         )
+        self.orders = Orders(exchange, directory, lambda: self.links, accounts)
         self.desk = Desk(
             self, directory, exchange, status, live=self.live, history=self.history,
-            tape=tape, account=account,
+            orders=self.orders, tape=tape,
         )  # fmt: skip
         self._nursery: trio.Nursery
         self._door = trio.CancelScope()
@@ -86,7 +88,7 @@ class GatewayServer:
             await other.aclose()
         address = listener.socket.getsockname()
         async with trio.open_nursery() as nursery:
-            self._nursery = self.history.nursery = nursery
+            self._nursery = self.history.nursery = self.orders.nursery = nursery
             if self._tape.sample_s:
                 nursery.start_soon(self._sample)
             nursery.start_soon(self._tick_seconds)

@@ -38,7 +38,14 @@ from .api import Config, get_client
 from .engine_limits import EngineLimits, add_cost, amend_cost, cancel_cost
 from .markets import PROVIDER, Pair
 from .order_messages import OrderMessages
-from .order_requests import Note, add_params, amend_params, check_order, order_params
+from .order_requests import (
+    Note,
+    add_params,
+    amend_params,
+    check_order,
+    order_params,
+    sent_terms,
+)
 from .order_states import OrderStates
 from .private_connection import PrivateConnection
 from .private_link import PrivateLink
@@ -108,7 +115,7 @@ class KrakenDialog:
             params, method = amend_params(order, deadline), "amend_order"
         else:
             params, method = add_params(order, symbol, deadline), "add_order"
-            self._states.submitted(reqid)
+            self._states.submitted(reqid, sent_terms(order, symbol))
         self._states.changed(reqid)
         await self._request(
             link, method, params, [Note.of(order, symbol, changed=changed)]
@@ -139,7 +146,7 @@ class KrakenDialog:
             return
         link = self._linked()
         for order in orders:
-            self._states.submitted(str(order.reqid))
+            self._states.submitted(str(order.reqid), sent_terms(order, symbol))
             self._states.changed(str(order.reqid))
         params = {
             "symbol": symbol,

@@ -6,6 +6,7 @@ import msgspec
 
 from piker_core.orders import BrokerdCancel, BrokerdOrder
 
+from .order_states import SentTerms
 from .private_wire import number
 
 _MOST_ID = 18
@@ -58,6 +59,11 @@ def check_order(order: BrokerdOrder) -> str:
     if order.reduce_only and order.action == "buy":
         return "reduce_only: a buy of spot makes a position larger, never smaller"
     return ""
+
+
+def sent_terms(order: BrokerdOrder, venue_symbol: str) -> SentTerms:
+    """A new order as it will be known until the venue tells of it."""
+    return SentTerms(venue_symbol, order.action, order.size, order.price)
 
 
 def order_params(order: BrokerdOrder) -> dict[str, Any]:

@@ -6,7 +6,8 @@
 2. Price and size are those of the newest row that has them; a snapshot is newest.
 3. Orders are known by the venue's id and, if they have one, by the client's. While an
    order of ours awaits its answer, rows of orders without a client id are held: they
-   may be its. Rows of an order of which nothing is known are held until it is.
+   may be its. Rows of an order whose terms are not known are held until they are: by
+   its first row, by a snapshot, or as it was sent from here.
 4. Ended orders are remembered for a while, as rows of them may come again.
 """
 
@@ -17,7 +18,14 @@ from typing import Any, Literal, cast
 
 import msgspec
 
-from piker_core.orders import BrokerdFill, BrokerdMessage, BrokerdStatus, Side, State
+from piker_core.orders import (
+    BrokerdFill,
+    BrokerdMessage,
+    BrokerdStatus,
+    Side,
+    State,
+    exact,
+)
 
 from .private_wire import ExecutionRow
 from .wire import NS, decode_time
@@ -36,6 +44,10 @@ _ENDED = 4096
 """Ended orders that are remembered."""
 _HELD = 1024
 """Rows that are held at most."""
+_NUMBERS = (
+    *("order_qty", "limit_price", "cum_qty"),
+    *("avg_price", "last_qty", "last_price"),
+)
 _ZERO = Decimal(0)
 
 
@@ -65,6 +77,15 @@ class OrderState(msgspec.Struct, kw_only=True):
         return _RANKS[self.status] == 2
 
 
+class SentTerms(msgspec.Struct, frozen=True):
+    """An order as it was sent from here; `symbol` is that of WebSocket v2."""
+
+    symbol: str
+    side: str
+    size: Decimal
+    price: Decimal
+
+
 class OrderStates:
     """All orders of an account that were heard of.
 
@@ -80,25 +101,29 @@ class OrderStates:
         self._orders: OrderedDict[str, OrderState] = OrderedDict()
         self._ids: dict[str, str] = {}
         self._changed_ns: dict[str, int] = {}
-        self._awaited: set[str] = set()
+        self._awaited: dict[str, SentTerms] = {}
         self._waiting: list[ExecutionRow] = []
 
     # Orders by their client id
 
-    def submitted(self, reqid: str) -> None:
+    def submitted(self, reqid: str, terms: SentTerms) -> None:
         """An order is about to be sent: its answer is awaited."""
-        self._awaited.add(reqid)
+        self._awaited[reqid] = terms
 
     def refused(self, reqid: str) -> list[BrokerdMessage]:
         """It was not taken, or it is not there: what was held may be told now."""
-        self._awaited.discard(reqid)
+        self._awaited.pop(reqid, None)
         return self._release()
 
     def identify(self, order_id: str, reqid: str) -> list[BrokerdMessage]:
         """An answer says which order it is: tells what was held for it."""
-        self._awaited.discard(reqid)
-        self._state(order_id).reqid = reqid
+        terms = self._awaited.pop(reqid, None)
+        state = self._state(order_id)
+        state.reqid = reqid
         self._ids[reqid] = order_id
+        if terms is not None and not state.symbol:
+            state.symbol, state.side = terms.symbol, terms.side
+            state.size, state.price = terms.size, terms.price
         return self._release()
 
     def knows(self, reqid: str) -> bool:
@@ -147,13 +172,18 @@ class OrderStates:
 
     def take(self, row: ExecutionRow, *, snapshot: bool) -> list[BrokerdMessage]:
         """What a row tells, as messages. ValueError: it cannot be understood."""
+        for name in _NUMBERS:
+            value = getattr(row, name)
+            if value is not None:
+                exact(value, name)
         state = self._state(row.order_id)
         if row.cl_ord_id:
             state.reqid = row.cl_ord_id
             self._ids[row.cl_ord_id] = row.order_id
-            self._awaited.discard(row.cl_ord_id)
-        unknown = not (state.symbol or row.symbol)
-        if not state.reqid and (unknown or (self._awaited and not snapshot)):
+            self._awaited.pop(row.cl_ord_id, None)
+        unknown = not state.symbol and (not row.symbol or row.order_qty is None)
+        doubtful = not state.reqid and self._awaited and not snapshot
+        if unknown or doubtful:
             self.held += 1
             self._waiting.append(row)
             del self._waiting[:-_HELD]

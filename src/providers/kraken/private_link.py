@@ -39,6 +39,8 @@ from .private_wire import (
     encode_request,
 )
 
+log = logging.getLogger("providers.kraken.broker")
+
 CHANNELS: dict[str, dict[str, Any]] = {
     "executions": {"snap_orders": True, "snap_trades": False, "ratecounter": True},
     "balances": {"snapshot": True},
@@ -234,6 +236,10 @@ class PrivateLink:
             except (ProviderError, ValueError) as error:
                 text = f"a private frame was not understood: {error}"
                 self._host.complain("malformed", text, raw)
+            except Exception as error:
+                log.exception("a private frame could not be handled")
+                text = f"a private frame was not handled: {error!r}"
+                self._host.complain("failed", text, raw)
 
     # Frames
 

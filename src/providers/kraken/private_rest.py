@@ -28,6 +28,7 @@ from piker_core.adapter.rest import Rest, RestStatistics, checked_url, open_rest
 from piker_core.adapter.shared import share
 from piker_core.config import Secret
 from piker_core.errors import DataThrottle, ProviderError
+from piker_core.orders import exact
 
 from .api import Config
 from .rest import PRIVATE_SITE, judge_private
@@ -44,6 +45,12 @@ _FATAL = re.compile(
 
 class KeyRefused(ProviderError):
     """The venue refuses the key: it is not tried again for a while."""
+
+
+def _check_finite(*numbers: Decimal) -> None:
+    """Raises ValueError for a number that is none, or is beyond all measure."""
+    for number in numbers:
+        exact(number, "a number")
 
 
 class Description(msgspec.Struct, frozen=True):
@@ -73,6 +80,10 @@ class RestOrder(msgspec.Struct, frozen=True, kw_only=True):
     reason: str | None = None
     cl_ord_id: str | None = None
 
+    def __post_init__(self) -> None:
+        _check_finite(self.vol, self.vol_exec, self.price, self.descr.price)
+        _check_finite(self.opentm)
+
 
 class RestTrade(msgspec.Struct, frozen=True, kw_only=True):
     """A row of TradesHistory, fields as the venue's, and its `txid`."""
@@ -88,6 +99,9 @@ class RestTrade(msgspec.Struct, frozen=True, kw_only=True):
     vol: Decimal
     trade_id: int | None = None
     maker: bool | None = None
+
+    def __post_init__(self) -> None:
+        _check_finite(self.time, self.price, self.fee, self.vol)
 
 
 class _Token(msgspec.Struct):
@@ -185,7 +199,10 @@ class PrivateClient:
     async def balances(self) -> dict[str, Decimal]:
         """Balances by REST names of assets (XXBT), those of other wallets apart."""
         reply = await self._call("Balance", {}, "balances")
-        return reply.decode(dict[str, Decimal])
+        balances = reply.decode(dict[str, Decimal])
+        if not all(balance.is_finite() for balance in balances.values()):
+            raise reply.refuse("a balance that is no finite number")
+        return balances
 
     async def cancel_all(self) -> int:
         """Cancel all open orders; how many there were."""
