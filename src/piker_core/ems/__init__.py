@@ -6,8 +6,8 @@ desk         the gateway at work, in turns; seats its clients; database what it 
 gateway      all orders of an account, without clock, disk or wire; turn what follows
              from what comes in, lifecycle one order
 markets      prices and triggers of the markets, by watch, from the rings
-live         a venue as the broker; paper_broker the paper engine (paper, its book,
-             ticks, messages and state)
+live         a venue as the broker, reconcile what is found out of it; paper_broker
+             the paper engine (paper, its book, ticks, messages and state)
 risk         limits of orders; kill_switch stops all
 ledger       what was filled, held and earned (holding); ledger_rows on disk
 """

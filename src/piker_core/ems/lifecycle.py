@@ -48,6 +48,8 @@ class Dialog(msgspec.Struct, kw_only=True):
     """As it is now, updates that were taken included."""
     session: str
     """Of the client that sent it."""
+    adopter: str = ""
+    """Of the client that took it over."""
     reqid: str
     state: Resp
     began_ns: int
@@ -60,6 +62,8 @@ class Dialog(msgspec.Struct, kw_only=True):
     asked_update: Order | None = None
     """The order as it is wanted by the update that is at the broker."""
     asked_ns: int = 0
+    answered_ns: int = 0
+    """When the last request at the broker had its answer."""
     waiting: list[Update] = []
     """Updates that wait for the request at the broker."""
     cancel_waits: bool = False

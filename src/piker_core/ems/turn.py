@@ -64,9 +64,12 @@ class Turn:
         self.sends: list[BrokerdOrder | BrokerdCancel] = []
         self.to_arm: list[Dialog] = []
         self.to_disarm: list[str] = []
+        self.notes: dict[str, str] = {}
+        """What the broker's side wants noted."""
 
     def __bool__(self) -> bool:
-        return bool(self.said or self.dirty or self.transactions or self.sends)
+        lists = self.said or self.dirty or self.transactions or self.sends
+        return bool(lists or self.notes)
 
 
 class Around(NamedTuple):
@@ -226,6 +229,7 @@ class Orders:
     def _answered(self, dialog: Dialog) -> None:
         """The request at the broker has its answer: send what waits."""
         dialog.asked, dialog.asked_update, dialog.unknown = "", None, False
+        dialog.answered_ns = self._around.now_ns()
         self._touch(dialog)
         if dialog.ended or dialog.ending:
             return
