@@ -81,6 +81,7 @@ class VenueOrder(msgspec.Struct, kw_only=True, eq=False):
     post_only: bool = False
     time_ns: int = 0
     ended_ns: int = 0
+    changed_ns: int = 0
     amendments: int = 0
     state: OrderState = "open"
     reason: str = ""
@@ -203,6 +204,7 @@ class Matching(Generic[P]):
             tif=tif,
             post_only=post_only,
             time_ns=now_ns,
+            changed_ns=now_ns,
             executions=[],
         )
         market = self._market(symbol)
@@ -237,6 +239,7 @@ class Matching(Generic[P]):
         order.size, order.price = size, price
         order.post_only = post_only or order.post_only
         order.amendments += 1
+        order.changed_ns = self._exchange.now_ns
         if moved:
             self._open[order.symbol].remove(order)
             self._rest(order)
