@@ -185,10 +185,10 @@ class OrderClient:
             await pending.done.wait()
 
     async def leave(self, *, settled: bool) -> None:
-        """Say what is to be said at the end. `settled`: nothing is to be told again."""
-        await self.flush()
+        """Say what is to be said at the end. `settled`: no more is to be told again."""
         if settled:
             self.stream.settle(self._seq)
+        await self.flush()
         if self._line is not None:
             await self._line.leave()
 
