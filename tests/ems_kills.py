@@ -13,6 +13,7 @@ the broker says. Prints a JSON line; exits with 1 if anything is wrong.
 """
 
 import argparse
+import contextlib
 import json
 import os
 import random
@@ -27,7 +28,6 @@ from typing import Any
 from zlib import crc32
 
 import trio
-from trio.testing import wait_all_tasks_blocked
 
 import piker_core as pk
 from piker_core.ems import reconcile
@@ -124,8 +124,19 @@ def is_living(status: pk.Status) -> bool:
 
 async def hear(stream: Any, journal: Journal) -> None:
     async for message in stream:
-        if isinstance(message, pk.Status):
-            journal.say("heard", message.seq, message.oid, message.resp)
+        note(message, journal)
+
+
+def hear_rest(stream: Any, journal: Journal) -> None:
+    """What came until a strategy has left, behind what it asked for."""
+    with contextlib.suppress(trio.WouldBlock):
+        while True:
+            note(stream.receive_nowait(), journal)
+
+
+def note(message: object, journal: Journal) -> None:
+    if isinstance(message, pk.Status):
+        journal.say("heard", message.seq, message.oid, message.resp)
 
 
 async def settle(world: World, control: Control) -> None:
@@ -139,8 +150,8 @@ async def settle(world: World, control: Control) -> None:
             with trio.move_on_after(SETTLE_S):
                 while wrong(kept_of(world), truth_of(control)):
                     await trio.sleep(0.02)
-            await wait_all_tasks_blocked()
             nursery.cancel_scope.cancel()
+    hear_rest(stream, journal)
 
 
 def kept_of(world: World) -> Kept:
@@ -272,8 +283,8 @@ async def scenario(world: World, life: int) -> None:
             await until(dialogs, "changed")
             await client.cancel("dark")
             await until(dialogs, "filled")
-            await wait_all_tasks_blocked()  # who leaves in order has heard all
             nursery.cancel_scope.cancel()
+    hear_rest(stream, journal)  # who leaves in order has heard all
 
 
 async def until(dialogs: dict[str, pk.Status], oid: str, resp: str = "") -> None:

@@ -186,10 +186,12 @@ class OrderClient:
             await pending.done.wait()
 
     async def leave(self, *, settled: bool, sent: bool) -> None:
-        """Say what is to be said at the end. `settled`: nothing is to be told again.
+        """Say what is to be said at the end. `settled`: no more is to be told again.
 
         `sent`: orders are waited for until the broker has heard of them.
         """
+        if settled:
+            self.stream.settle(self._seq)
         await self.flush()
         while sent and any(one.resp == "pending" for one in self.dialogs.values()):
             self._news = trio.Event()

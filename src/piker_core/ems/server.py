@@ -88,10 +88,10 @@ class Server:
                 if peer_uid(plain) != os.geteuid() or self._lines >= MOST_LINES:
                     plain.close()
                 else:
+                    self._lines += 1
                     nursery.start_soon(self._serve, Link(plain, MOST))
 
     async def _serve(self, link: Link) -> None:
-        self._lines += 1
         with link:
             try:
                 hello = await _hello(link)
