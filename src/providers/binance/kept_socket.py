@@ -110,6 +110,11 @@ class Socket:
         waiting[0].set()
         return True
 
+    async def handed(self) -> None:
+        """Wait until who asked has the answer: what came after it is told after it."""
+        while any(answer for _, answer in self._waiting.values()):
+            await trio.lowlevel.checkpoint()
+
 
 class Kept(Protocol):
     """What a private stream has to say about its connections.
@@ -253,6 +258,7 @@ class KeptSocket:
         try:
             while True:
                 self._kept.take(socket, await connection.recv(decode=False))
+                await socket.handed()
         except (ConnectionClosed, OSError, trio.BrokenResourceError) as error:
             socket.end(lost_because(error))
 

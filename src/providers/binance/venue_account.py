@@ -102,7 +102,7 @@ class VenueAccount(abc.ABC):
         )
         self.names: dict[int, str] = {}
         self.cancels: dict[int, str] = {}
-        self.counted = 0
+        self.counted = self.refused_orders = 0
         self._window = -1
         self._told: list[tuple[int, Event]] = []
         self._numbers = itertools.count(1)
@@ -227,6 +227,7 @@ class VenueAccount(abc.ABC):
         if window != self._window:
             self._window, self.counted = window, 0
         if self.counted >= self.most_orders:
+            self.refused_orders += 1
             raise Refused(
                 -1015,
                 f"Too many new orders; current limit is {self.most_orders} orders per "

@@ -222,7 +222,7 @@ class SpotAccount(VenueAccount):
 
     def _my_trades(self, params: Params, unit: int) -> object:
         rows = self.trades(params, unit, limits=(500, 1000), span_ns=_DAY_NS)
-        return [self._trade_row(order, each, unit) for order, each in rows]
+        return [self.trade_row(order, each, unit) for order, each in rows]
 
     # How it looks
 
@@ -329,7 +329,8 @@ class SpotAccount(VenueAccount):
             }
         )
 
-    def _trade_row(self, order: VenueOrder, each: Execution, unit: int) -> object:
+    def trade_row(self, order: VenueOrder, each: Execution, unit: int) -> object:
+        """A trade in a list."""
         return {
             "symbol": order.symbol,
             "id": trade_id(each),
