@@ -15,7 +15,7 @@ import trio.testing
 import piker_core as pk
 from piker_core.config import load_section
 from providers import binance
-from providers.binance import api, wire
+from providers.binance import api, reports
 from providers.binance.markets import Symbol
 from tests.binance_answers import (
     SPOT,
@@ -378,9 +378,9 @@ async def test_recorded_aggregates_are_understood(captures: Path) -> None:
 
 def test_the_package_has_the_contracts_names() -> None:
     assert binance.name == "binance" and binance.ohlc_dtype == pk.OHLCV_DTYPE
-    assert binance.norm_trade is wire.norm_trade
+    assert binance.norm_trade is reports.norm_trade
     assert all(hasattr(binance, name) for name in binance.__all__)
-    assert binance.capabilities["quotes"] and not binance.capabilities["orders"]
+    assert binance.capabilities["quotes"] and binance.capabilities["orders"]
 
 
 def test_every_key_can_come_from_the_environment() -> None:

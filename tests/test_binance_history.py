@@ -252,7 +252,7 @@ async def test_patience_that_the_venue_asks_for_is_raised() -> None:
         async def refuse(request: httpx.Request) -> httpx.Response:
             return throttled if "klines" in request.url.path else await answer(request)
 
-        transport = get_ohlc.__self__._side._rest._http._transport
+        transport = get_ohlc.__self__._side.rest._http._transport
         transport.handler = refuse
         with pytest.raises(pk.DataThrottle) as hit:
             await get_ohlc(1.0)

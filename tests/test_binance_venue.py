@@ -443,7 +443,7 @@ def test_the_limits_are_those_of_the_venue() -> None:
 
 @pytest.mark.parametrize(
     ("path", "status"),
-    [("/", 404), ("/wsx", 404), ("/ws-api/v3", 404), ("/stream/x", 404),
+    [("/", 404), ("/wsx", 404), ("/ws-api/v2", 404), ("/stream/x", 404),
      ("/market/stream", 404), ("/ws?timeUnit=HOUR", 400)],
 )  # fmt: skip
 async def test_any_other_path_is_refused(venue: Venue, path: str, status: int) -> None:

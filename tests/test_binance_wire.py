@@ -209,7 +209,7 @@ def test_every_frame_of_a_recorded_connection_is_understood(
         frame, told = wire.decode_frame(raw), json.loads(raw)
         event = told["data"]
         if isinstance(frame, wire.Aggregate):
-            tick = wire.norm_trade(frame)
+            tick = wire.trade_tick(frame)
             assert tick["price"] == float(event["p"])
             assert tick["count"] == event["l"] - event["f"] + 1
             assert tick["time_ns"] == event["T"] * 10**6
@@ -244,9 +244,9 @@ def test_frames_of_trades_become_ticks() -> None:
     }
     aggregate, other = wire.decode_frame(AGGREGATE), wire.decode_frame(USDM_AGGREGATE)
     assert isinstance(aggregate, wire.Aggregate) and isinstance(other, wire.Aggregate)
-    tick = wire.norm_trade(aggregate)
+    tick = wire.trade_tick(aggregate)
     assert (tick["id"], tick["count"], tick["side"]) == (12345, 6, 1)
-    tick = wire.norm_trade(other)
+    tick = wire.trade_tick(other)
     assert (tick["id"], tick["count"], tick["size"]) == (2289630111, 3, 0.052)
 
 

@@ -12,14 +12,25 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
+import trio
 from numpy.typing import NDArray
 
 import piker_core as pk
 from piker_core.cli import failures
 from piker_core.cli.demo import Demo, find_venue, only_these, run_demo
 from piker_core.cli.demo_check import Comparison, compare, difference
+from piker_core.cli.demo_orders import (
+    ENDS,
+    SIZE,
+    Outcome,
+    PaperOrders,
+    are_good,
+    outcome_text,
+    verdict_text,
+)
 from piker_core.cli.demo_reader import RingReader, latency_us, read_until, torn_rows
 from piker_core.cli.output import Output
+from piker_core.orders import BrokerdFill, BrokerdPosition, Status
 from piker_core.segments import list_segments
 from tests.commands import BASE_S, PYTHON, Following, records, rings, run, told_once
 
@@ -52,6 +63,20 @@ def test_the_demo_ends_with_bars_equal_to_the_venues_and_leaves_nothing(
     assert len({bar["fqme"] for bar in records(out, "bar")}) == 3
     assert {line["pid"] for line in records(out, "reader")} != {process.pid}
     assert list_segments(f"demo{process.pid}") == []
+    check_orders(out, summary["orders"])
+
+
+def check_orders(out: str, outcomes: list[dict[str, Any]]) -> None:
+    assert [outcome["oid"] for outcome in outcomes] == list(ENDS)
+    assert all(outcome["expected"] for outcome in outcomes)
+    statuses = [line["status"] for line in records(out, "order")]
+    for outcome in outcomes:
+        mine = [each for each in statuses if each["oid"] == outcome["oid"]]
+        assert [each["resp"] for each in mine] == outcome["said"]
+    filled = [Decimal(outcome["filled"]) for outcome in outcomes]
+    assert filled[:3] == [SIZE, 0, SIZE] and sorted(filled[3:]) == [0, SIZE]
+    triggered = [o["oid"] for o in outcomes if "triggered" in o["said"]]
+    assert len(triggered) == 1 and triggered[0].startswith("dark-")
 
 
 @pytest.mark.parametrize(
@@ -125,6 +150,7 @@ def test_the_demo_uses_no_configuration_of_the_users(
         ({}, {"ticks": 0, "published": 0}, [True], failures.VENUE),
         ({}, {}, [True, False], failures.VENUE),
         ({}, {}, [], failures.VENUE),
+        ({"orders": 4}, {}, [True], failures.VENUE),
     ],
 )
 def test_the_exit_code_is_0_only_if_all_was_equal_and_whole(
@@ -135,13 +161,83 @@ def test_the_exit_code_is_0_only_if_all_was_equal_and_whole(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     counts: dict[str, Any] = {"bars": 3, "equal": 3, "trades": 9, "counted": 9}
-    result = Comparison(**(counts | compared))
+    counts |= compared
+    good = counts.pop("orders", 5)
+    result = Comparison(**counts)
     demo = Demo(Output(json=True), "unused", 6.0)
+    outcomes = [outcome(oid, expected=n < good) for n, oid in enumerate(ENDS)]
+    demo.orders = SimpleNamespace(outcomes=lambda: outcomes)  # type: ignore[assignment]
     demo.report = WHOLE | report | {"latency_us": {}}
     demo.gaps = {("a.kraken", number): state for number, state in enumerate(gaps)}
     assert demo.conclude(result) == code
     [summary] = records(capsys.readouterr().out)
     assert summary["good"] == (code == failures.OK)
+
+
+# The verdict on paper orders
+
+SAID = {
+    "taken": ["pending", "open", "fill", "closed"],
+    "canceled": ["pending", "open", "open", "canceled"],
+    "changed": ["pending", "open", "open", "fill", "closed"],
+    "dark-above": ["dark_open", "triggered", "open", "fill", "closed", "error"],
+    "dark-below": ["dark_open", "canceled"],
+}
+
+
+def outcome(oid: str, *, expected: bool = True) -> Outcome:
+    return Outcome(oid, "buy", SIZE, Decimal(100), SAID[oid], SIZE, expected)
+
+
+async def told(**changed: list[str]) -> PaperOrders:
+    """Paper orders of which these words were said, and a position that fits SAID."""
+    orders = PaperOrders(lambda _: None)
+    sides = ("buy", "buy", "buy", "sell", "sell")
+    send, receive = trio.open_memory_channel[Any](100)
+    async with trio.open_nursery() as nursery, send:
+        nursery.start_soon(orders._listen, receive)
+        for oid, side in zip(ENDS, sides, strict=True):
+            order = {"action": side, "size": SIZE, "price": Decimal(100)}
+            orders._orders[oid] = SimpleNamespace(**order)  # type: ignore[assignment]
+            for word in changed.get(oid.replace("-", "_"), SAID[oid]):
+                fill = BrokerdFill(
+                    time_ns=1, broker_time=1, reqid="r", size=SIZE, price=1, action=side
+                )
+                message = fill if word == "fill" else None
+                await send.send(
+                    Status(time_ns=1, oid=oid, resp=word, brokerd_msg=message)
+                )
+        position = {"broker": "kraken", "account": "paper", "symbol": "x.kraken"}
+        await send.send(BrokerdPosition(**position, size=SIZE, avg_price=1))
+    return orders
+
+
+async def test_paper_orders_are_as_expected_by_their_ends_fills_and_position() -> None:
+    outcomes = (await told()).outcomes()
+    assert are_good(outcomes) and not are_good(outcomes[:4])
+    assert verdict_text(outcomes) == "5 of 5 paper orders as expected"
+    assert outcome_text(outcomes[0]).endswith(
+        "buy  0.01 at 100: " + ", ".join(SAID["taken"])
+    )
+
+
+@pytest.mark.parametrize(
+    ("changed", "good"),
+    [
+        ({"canceled": ["pending", "open", "closed"]}, 4),
+        ({"canceled": ["pending", "open"]}, 4),
+        ({"dark_below": ["dark_open", "triggered", "canceled"]}, 3),
+        ({"dark_above": ["dark_open", "canceled"]}, 0),
+        ({"taken": ["pending", "open", "closed"]}, 0),
+        ({"taken": []}, 0),
+    ],
+)
+async def test_a_paper_order_that_is_otherwise_is_counted(
+    changed: dict[str, list[str]], good: int
+) -> None:
+    outcomes = (await told(**changed)).outcomes()
+    assert sum(each.expected for each in outcomes) == good
+    assert not are_good(outcomes)
 
 
 class Candle(msgspec.Struct):

@@ -66,7 +66,7 @@ class Storm:
 
     def price(self) -> str:
         market = self.trader.venue.market(V2)
-        return str(market.price(market.quote.bid) - self.rng.randint(-5, 60))
+        return str(market.price(market.quote.bid) - self.rng.randint(-5, 20))
 
     async def send_order(self, number: int) -> None:
         reqid = f"w{number}"
@@ -114,7 +114,7 @@ async def test_nothing_is_taken_twice_and_the_facts_are_the_truth(seed: int) -> 
         for told in trader.heard:
             if isinstance(told, BrokerdStatus) and told.status != "canceled":
                 assert told.filled + told.remaining in (D("0.02"), D("0.03"))
-        assert len(truths) > 10
+        assert truths
         assert venue.orders.counter.refused == 0
         assert venue.private.bad_nonces == 0
         assert trader.dialog.statistics()["connections"] > 1

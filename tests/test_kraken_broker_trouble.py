@@ -36,7 +36,7 @@ async def venue() -> AsyncIterator[Venue]:
 
 @pytest.fixture
 async def trader(venue: Venue) -> AsyncIterator[Trader]:
-    async with open_trader(venue, reply_timeout_s=0.3) as opened:
+    async with open_trader(venue, reply_timeout_s=1.0) as opened:
         yield opened
 
 
@@ -90,7 +90,7 @@ async def test_the_venue_refuses_what_reaches_it_after_its_deadline(
 
 
 async def test_an_answer_that_comes_after_the_patience_is_told(trader: Trader) -> None:
-    trader.venue.order_faults.late_replies(0.6)
+    trader.venue.order_faults.late_replies(1.4)
     with pytest.raises(OutcomeUnknown):
         await trader.dialog.submit(order("l1"))
     ack = await trader.wait_kind(BrokerdOrderAck)
@@ -438,7 +438,7 @@ async def test_no_key_secret_or_token_is_in_any_log(
     tokens: list[str] = []
     make = venue._auth.tokens.make
     venue._auth.tokens.make = lambda: tokens.append(make()) or tokens[-1]  # type: ignore[method-assign, func-returns-value]
-    async with open_trader(venue, reply_timeout_s=0.2) as trader:
+    async with open_trader(venue, reply_timeout_s=1.0) as trader:
         await trader.dialog.submit(order("s1"))
         venue.order_faults.lie("silent", done=True)
         with pytest.raises(OutcomeUnknown) as unknown:

@@ -21,7 +21,7 @@ from piker_core.journal import Kind, open_journal, read_journal
 from piker_core.recorder import open_recorder
 from piker_core.replay import Report, replay, replay_bars
 from piker_core.segments import list_segments
-from providers.binance.wire import Trade, decode_frame, norm_trade
+from providers.binance.wire import Trade, decode_frame, trade_tick
 from providers.kraken.venue import open_venue
 from tests import storm
 from tests.commands import invoke, records, told_once
@@ -205,7 +205,7 @@ def fold(folder: Path, period: int) -> Any:
         for record in journal:
             if record.kind == Kind.RECEIVED:
                 frame = decode_frame(record.body)
-                found += [norm_trade(frame)] if isinstance(frame, Trade) else []
+                found += [trade_tick(frame)] if isinstance(frame, Trade) else []
     ticks = np.zeros(len(found), pk.TICK_DTYPE)
     ticks["type"] = pk.TICK_TYPES["trade"]
     for name in ("price", "size", "time_ns", "id", "side", "count"):

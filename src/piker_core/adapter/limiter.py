@@ -73,11 +73,18 @@ class Limiter:
         async with self._turn:
             while (delay := self.delay(cost)) > 0:  # noqa: ASYNC110 - pauses prolong it
                 await trio.sleep(delay)
-            self._tokens -= cost
-            self.spent += cost
-            for window in self._windows.values():
-                window.left -= cost
-            return self.spent
+            return self.spend(cost)
+
+    def spend(self, cost: float) -> float:
+        """Take a cost at once, before all who wait; returns as `acquire` does.
+
+        For what must not wait behind other calls; `delay` says if there is room.
+        """
+        self._tokens -= cost
+        self.spent += cost
+        for window in self._windows.values():
+            window.left -= cost
+        return self.spent
 
     def delay(self, cost: float = 1.0) -> float:
         """Seconds until a call of this cost may be made."""

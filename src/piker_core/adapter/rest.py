@@ -125,7 +125,8 @@ class Rest:
     ) -> None:
         self.site, self.clock = site, clock
         self.resync: Callable[[], Awaitable[None]] | None = None
-        self._http, self._limiter, self._judge = http, limiter, judge
+        self.limiter = limiter
+        self._http, self._judge = http, judge
         self._url, self._attempts, self._timeout_s = url, attempts, timeout_s
         self._counts = dict.fromkeys(RestStatistics.__struct_fields__, 0)
 
@@ -166,11 +167,13 @@ class Rest:
         subject: str,
         cost: float = 1.0,
         sign: Signer | None = None,
+        hurry: bool = False,
     ) -> Reply:
         """Make any call. Raises as `get` does.
 
         One that changes something is sent again only if nothing was sent before or the
-        venue says that it did nothing; OutcomeUnknown if it may have been done.
+        venue says that it did nothing; OutcomeUnknown if it may have been done. One in
+        a `hurry` waits for no other call.
         """
         where = f"{self._url}{request.path} ({subject})"
         fault = _Failed("")
@@ -179,7 +182,8 @@ class Rest:
                 self._counts["retries"] += 1
                 log.warning("%s: %s, trying again", where, fault)
                 await self._wait(attempt, fault)
-            spent = await self._limiter.acquire(cost)
+            limiter = self.limiter
+            spent = limiter.spend(cost) if hurry else await limiter.acquire(cost)
             try:
                 return await self._attempt(request, sign, subject, spent)
             except _Failed as error:
@@ -217,7 +221,7 @@ class Rest:
         verdict = self._judge(answer)
         for used in verdict.used:
             sent_venue_s = sent_ns / 1e9 + self.clock.offset_s
-            self._limiter.adopt(used, spent=spent, sent_s=sent_venue_s)
+            self.limiter.adopt(used, spent=spent, sent_s=sent_venue_s)
         reply = Reply(
             verdict.result,
             answer.content,
@@ -233,7 +237,7 @@ class Rest:
             log.warning("%s (%s): %s", url, subject, text)
         if verdict.kind != "ok":
             raise self._fault(verdict, reply, sent_at)
-        self._limiter.answered(sent_at=sent_at)
+        self.limiter.answered(sent_at=sent_at)
         return reply
 
     async def _send(self, url: str, request: Request) -> httpx.Response:
@@ -260,7 +264,7 @@ class Rest:
         where, text = f"{reply.url} ({reply.subject})", verdict.text
         if verdict.kind == "throttled":
             self._counts["throttled"] += 1
-            delay = self._limiter.throttle(sent_at=sent_at, wait_s=verdict.wait_s)
+            delay = self.limiter.throttle(sent_at=sent_at, wait_s=verdict.wait_s)
             return DataThrottle(
                 f"{where}: {text}; no calls for {delay:.1f} s, then lower "
                 f"{self.site.rate_key} in [{self.site.section}] if it happens again",

@@ -1,4 +1,4 @@
-"""`demo`: a simulated venue, its feed, the rings, and a second process reading them."""
+"""`demo`: a simulated venue, its feed, the rings, a process reading them, orders."""
 
 import importlib
 import json
@@ -6,6 +6,7 @@ import math
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
@@ -16,6 +17,12 @@ from typing import Any
 import trio
 
 from piker_core.cli.demo_check import Comparison, compare
+from piker_core.cli.demo_orders import (
+    PaperOrders,
+    are_good,
+    outcome_text,
+    verdict_text,
+)
 from piker_core.cli.failures import OK, VENUE
 from piker_core.cli.feeds import REFRESH_HZ, LiveTable, gap_text
 from piker_core.cli.output import Output, utc_text
@@ -23,8 +30,10 @@ from piker_core.cli.watch import RingWatch, event_fields
 from piker_core.core.rings import checked_namespace
 from piker_core.errors import NotFound, PikerError, SegmentError
 from piker_core.feed import Feed, Flume, open_feed
+from piker_core.orders import Status
 from piker_core.provider import find_provider
 from piker_core.segments import list_segments, remove_segments
+from piker_core.tasks import open_nursery
 
 PAIRS = {
     "xbtusd.kraken": "XBTUSD",
@@ -80,8 +89,9 @@ def only_these(settings: Mapping[str, str]) -> Iterator[None]:
         os.environ.update(before)
 
 
-def _settings(venue: Any) -> dict[str, str]:
+def _settings(venue: Any, folder: str) -> dict[str, str]:
     return {
+        "PIKER_STATE": folder,
         "PIKER_KRAKEN__WS_URL": venue.ws_url,
         "PIKER_KRAKEN__REST_URL": venue.rest_url,
         "PIKER_KRAKEN__REST_RATE": "20",
@@ -103,22 +113,24 @@ class Demo:
         self.report: dict[str, Any] = {}
         self.said = ""
         self.gaps: dict[tuple[str, int], bool] = {}
+        self.orders = PaperOrders(self._say_status)
 
     async def run(self) -> int:
         """Open all, watch, compare; the exit code."""
         module = find_venue()
-        async with module.open_venue(
-            pairs=list(PAIRS.values()),
-            live_rate=TRADES_PER_S,
-            history_s=1800.0,
-            rest_rate=50.0,
-            rest_burst=100.0,
-        ) as venue:
-            with only_these(_settings(venue)):
-                async with open_feed(
-                    PAIRS, namespace=self.namespace, journal=self.journal
-                ) as feed:
-                    return await self._watch(venue, feed)
+        with tempfile.TemporaryDirectory(prefix="piker-demo-") as folder:
+            async with module.open_venue(
+                pairs=list(PAIRS.values()),
+                live_rate=TRADES_PER_S,
+                history_s=1800.0,
+                rest_rate=50.0,
+                rest_burst=100.0,
+            ) as venue:
+                with only_these(_settings(venue, folder)):
+                    async with open_feed(
+                        PAIRS, namespace=self.namespace, journal=self.journal
+                    ) as feed:
+                        return await self._watch(venue, feed)
 
     async def _watch(self, venue: Any, feed: Feed) -> int:
         started_s = math.floor(time.time()) + 1
@@ -128,10 +140,13 @@ class Demo:
                 f"{os.getpid()}, read by process {process.pid}; namespace "
                 f"{self.namespace}"
             )
-            for fqme, flume in feed.flumes.items():
-                nursery.start_soon(self._follow, fqme, flume)
+            for fqme, each in feed.flumes.items():
+                nursery.start_soon(self._follow, fqme, each)
+            flume = feed.flumes[next(iter(PAIRS))]
             nursery.start_soon(self._show, feed)
-            await self._disturb(venue)
+            async with open_nursery() as busy:
+                busy.start_soon(self.orders.run, flume, self.namespace)
+                await self._disturb(venue)
             await self._wait_repaired(feed)
             ended_s = math.floor(time.time())
             result = await self._compare(venue, feed, started_s, ended_s)
@@ -231,6 +246,12 @@ class Demo:
             with trio.move_on_after(0.1):
                 await flume.rt.changed(after=watch.head)
 
+    def _say_status(self, status: Status) -> None:
+        """Of a paper order."""
+        if self.out.json:
+            self.out.record("order", status=status)
+        self._say(f"order {status.oid}: {status.resp}")
+
     def _say(self, text: str) -> None:
         self.said = text
         if not sys.stdout.isatty():
@@ -256,6 +277,8 @@ class Demo:
         repaired = bool(self.gaps) and all(self.gaps.values())
         good = result.good and repaired and whole
         good = good and report["ticks"] == report["published"]
+        outcomes = self.orders.outcomes()
+        good = good and are_good(outcomes)
         if self.out.json:
             self.out.record(
                 "summary",
@@ -264,6 +287,7 @@ class Demo:
                 gaps=len(self.gaps),
                 gaps_repaired=sum(self.gaps.values()),
                 reader=report,
+                orders=outcomes,
             )
         else:
             for line in self._summary(result):
@@ -271,12 +295,15 @@ class Demo:
         return OK if good else VENUE
 
     def _summary(self, result: Comparison) -> list[str]:
+        outcomes = self.orders.outcomes()
         repaired = sum(self.gaps.values())
         return [
             f"bars     {result.equal} of {result.bars} equal the venue's own candles",
             f"trades   {result.counted} of {result.trades} in them",
             f"gaps     {repaired} of {len(self.gaps)} repaired",
             f"reader   {reader_text(self.report)}",
+            *(f"order    {outcome_text(outcome)}" for outcome in outcomes),
+            f"orders   {verdict_text(outcomes)}",
             *(f"unequal  {text}" for text in result.unequal[:10]),
         ]
 

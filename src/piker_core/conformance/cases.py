@@ -10,7 +10,19 @@ from types import ModuleType
 
 import msgspec
 
-from piker_core.conformance import calls, contract, frames, history, links, shutdown
+from piker_core.conformance import (
+    broker_contract,
+    broker_ems,
+    broker_faults,
+    broker_orders,
+    broker_reports,
+    calls,
+    contract,
+    frames,
+    history,
+    links,
+    shutdown,
+)
 from piker_core.conformance.replays import TAKES
 from piker_core.conformance.report import Passed
 from piker_core.conformance.stage import Stage
@@ -26,16 +38,22 @@ class Case(msgspec.Struct, frozen=True):
 
 
 class Lane(msgspec.Struct, frozen=True):
-    """Checks that share a venue; without `lenient` the venue keeps its own limits."""
+    """Checks that share a venue.
+
+    Without `lenient` the venue keeps its own limits; with `trades` there are keys to
+    its private side.
+    """
 
     cases: tuple[Case, ...]
     lenient: bool = True
+    trades: bool = False
 
 
 STATIC: dict[str, Callable[[ModuleType], Passed]] = {
     "contract.names": contract.check_names,
     "contract.signatures": contract.check_signatures,
     "contract.capabilities": contract.check_capabilities,
+    "broker.contract": broker_contract.check_contract,
 }
 """Checks that need no venue."""
 
@@ -89,6 +107,44 @@ LANES = (
             Case("shutdown.segments", shutdown.check_segments),
             Case("refusal.market", frames.check_refused_market),
         ),
+    ),
+    Lane(
+        (
+            Case("broker.keys", broker_contract.check_keys),
+            Case("broker.place", broker_orders.check_place),
+            Case("broker.fill", broker_orders.check_fill),
+            Case("broker.partial", broker_orders.check_partial),
+            Case("broker.amend", broker_orders.check_amend),
+            Case("broker.cancel", broker_orders.check_cancel),
+            Case("broker.refused", broker_orders.check_refused),
+            Case("broker.cancel_all", broker_orders.check_cancel_all),
+            Case("broker.positions", broker_orders.check_positions),
+            Case("broker.norm_trade", broker_contract.check_norm_trade),
+            Case("broker.secrets", broker_contract.check_secrets),
+            Case("broker.shutdown", broker_contract.check_shutdown),
+        ),
+        trades=True,
+    ),
+    Lane(
+        (
+            Case("broker.reports", broker_reports.check_reports),
+            Case("broker.lost_answer", broker_faults.check_lost_answer),
+            Case("broker.cut_request", broker_faults.check_cut_request),
+            Case("broker.cut", broker_faults.check_cut),
+        ),
+        trades=True,
+    ),
+    Lane(
+        (Case("broker.limits", broker_faults.check_limits),),
+        lenient=False,
+        trades=True,
+    ),
+    Lane(
+        (
+            Case("broker.run", broker_ems.check_run),
+            Case("broker.end", broker_ems.check_end),
+        ),
+        trades=True,
     ),
 )
 

@@ -22,7 +22,12 @@ from piker_core.conformance.report import (
     summarize,
 )
 from piker_core.conformance.stage import Patience, Stage, open_stage
-from piker_core.conformance.venues import exemptions, own_namespace, venue_name
+from piker_core.conformance.venues import (
+    exemptions,
+    own_namespace,
+    venue_name,
+    why_no_orders,
+)
 from piker_core.errors import PikerError
 from piker_core.tasks import single_error
 
@@ -58,12 +63,13 @@ async def check_provider(
         if name in wanted:
             findings.tell(name, NotApplicable(f"its venue says: {reason}"))
     wanted -= exempt.keys()
+    no_orders = blocked or why_no_orders(provider)
     async with trio.open_nursery() as nursery:
         for lane in LANES:
             cases = [case for case in lane.cases if case.name in wanted]
-            if blocked:
+            if reason := no_orders if lane.trades else blocked:
                 for case in cases:
-                    findings.tell(case.name, NotApplicable(blocked))
+                    findings.tell(case.name, NotApplicable(reason))
             elif cases:
                 nursery.start_soon(_run_lane, lane, cases, findings, seed, patience)
     for name in TAKES if only else ():
@@ -172,6 +178,7 @@ async def _run_lane(
                 patience=patience,
                 seed=seed,
                 lenient=lane.lenient,
+                trades=lane.trades,
             ) as stage:
                 opened = True
                 await _run_cases(stage, left, findings)

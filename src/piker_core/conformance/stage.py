@@ -1,6 +1,7 @@
 """A simulated venue, a provider in a process that is pointed at it, and its rings."""
 
 import math
+import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -15,15 +16,19 @@ from piker_core.conformance.process import SubjectProcess, open_subject
 from piker_core.conformance.report import Failed, NotApplicable
 from piker_core.conformance.resources import Resources
 from piker_core.conformance.rings import PERIODS, Rings
+from piker_core.conformance.trader import Trader
 from piker_core.conformance.truth import Comparison, Steps
 from piker_core.conformance.venues import (
     check_surface,
     exemptions,
+    for_orders,
+    open_private,
     open_venue,
     pointed,
 )
 from piker_core.control_socket import remove_socket, socket_paths
 from piker_core.segments import remove_segments
+from piker_core.simulation.private import PrivateSide
 from piker_core.simulation.venue import SimulatedVenue
 
 NS = 1_000_000_000
@@ -67,6 +72,7 @@ class Stage:
         subject: SubjectProcess,
         namespace: str,
         patience: Patience,
+        private: PrivateSide | None = None,
     ) -> None:
         self.provider, self.venue, self.subject = provider, venue, subject
         self.patience = patience
@@ -84,6 +90,7 @@ class Stage:
             getattr(provider, "capabilities", {}).get("repair", True)
         )
         self._rings: Rings | None = None
+        self._trader = Trader(subject, private, self.name) if private else None
 
     # The feed
 
@@ -145,6 +152,14 @@ class Stage:
             )
         counters: Mapping[str, int] = stream
         return counters
+
+    # Orders
+
+    @property
+    def trader(self) -> Trader:
+        """Who trades; of a stage that was opened to trade."""
+        assert self._trader is not None
+        return self._trader
 
     # The venue
 
@@ -297,17 +312,27 @@ async def open_stage(
     patience: Patience,
     seed: int,
     lenient: bool = True,
+    trades: bool = False,
 ) -> AsyncIterator[Stage]:
-    """Open a venue, and a provider that is pointed at it; the rings are removed."""
+    """Open a venue, and a provider that is pointed at it; the rings are removed.
+
+    With `trades` it has the venue's private side, and the provider the keys to it.
+    """
     try:
-        async with open_venue(provider, seed=seed, lenient=lenient) as venue:
-            check_surface(venue)
-            environ = pointed(provider, venue.config, namespace, hasty=lenient)
-            async with open_subject(spec, environ) as subject:
-                stage = Stage(provider, venue, subject, namespace, patience)
-                try:
-                    yield stage
-                finally:
-                    stage.detach()
+        with tempfile.TemporaryDirectory(prefix="piker-check-") as folder:
+            async with open_venue(provider, seed=seed, lenient=lenient) as venue:
+                check_surface(venue)
+                environ = pointed(provider, venue.config, namespace, hasty=lenient)
+                private = open_private(provider, venue) if trades else None
+                if private is not None:
+                    environ |= for_orders(provider, private, folder)
+                async with open_subject(spec, environ) as subject:
+                    stage = Stage(
+                        provider, venue, subject, namespace, patience, private
+                    )
+                    try:
+                        yield stage
+                    finally:
+                        stage.detach()
     finally:
         forget_rings(str(provider.name), namespace)

@@ -10,6 +10,7 @@ import os
 import sys
 import time
 import warnings
+from collections.abc import Awaitable, Callable
 from datetime import datetime
 from typing import Any
 
@@ -19,6 +20,7 @@ import trio
 import piker_core.feed
 from piker_core.conformance.resources import Resources, look
 from piker_core.conformance.tap import Tap
+from piker_core.conformance.trading import Trading
 from piker_core.errors import DataThrottle, PikerError
 from piker_core.feed import Feed, open_feed
 from piker_core.provider import find_provider
@@ -39,6 +41,7 @@ class Subject:
         self.provider = find_provider(spec)
         self.name = str(getattr(self.provider, "name", spec))
         self.tap = Tap()
+        self.trading = Trading(self.provider)
         self.lag_s = 0.0
         self._unclosed: list[str] = []
         self._feed: Feed | None = None
@@ -63,6 +66,7 @@ class Subject:
         """Do what is asked until the input ends."""
         self._output = output
         async with trio.open_nursery() as self._nursery:
+            self.trading.nursery = self._nursery
             self._nursery.start_soon(self._watch_lag)
             rest = b""
             async for chunk in source:
@@ -80,12 +84,20 @@ class Subject:
     async def _answer(self, asked: dict[str, Any]) -> None:
         number, do = asked.pop("id"), asked.pop("do")
         try:
-            reply = {"result": await getattr(self, f"do_{do}")(**asked)}
+            reply = {"result": await self._method(do)(**asked)}
         except Exception as error:  # noqa: BLE001 - told to who asked
             reply = {"error": _describe(error)}
         line = msgspec.json.encode({"id": number} | reply, enc_hook=repr)
         async with self._turn:
             await self._output.send_all(line + b"\n")
+
+    def _method(self, do: str) -> Callable[..., Awaitable[Any]]:
+        """What does it: of the feed here, of orders in `trading`."""
+        name = f"do_{do}"
+        method: Callable[..., Awaitable[Any]] = getattr(
+            self if hasattr(self, name) else self.trading, name
+        )
+        return method
 
     # What can be asked
 

@@ -12,6 +12,7 @@ from types import ModuleType
 from typing import Any
 
 from piker_core.errors import PikerError
+from piker_core.simulation.private import PrivateSide
 from piker_core.simulation.venue import SimulatedVenue
 
 LIVE_RATE = 120.0
@@ -31,6 +32,8 @@ PATIENCE: dict[str, float] = {
 """Keys of a provider's configuration that are set for checks, where it has them."""
 _numbers = itertools.count()
 SURFACE = ("config", "symbols", "faults", "trades", "candles", "statistics")
+ORDERS = {"PIKER_EMS__RECONCILE_S": "2", "PIKER_EMS__GRACE_S": "1"}
+"""The patience of the gateway of orders in checks."""
 BACK = {"PIKER_FEED__SECONDS_BACK": "20", "PIKER_FEED__MINUTES_BACK": "6"}
 
 
@@ -41,7 +44,11 @@ def own_namespace() -> str:
 
 def venue_name(provider: ModuleType) -> str:
     """Dotted name of the module with a provider's simulated venue; empty if none."""
-    name = f"{provider.__name__}.venue"
+    return _name_below(provider, "venue")
+
+
+def _name_below(provider: ModuleType, name: str) -> str:
+    name = f"{provider.__name__}.{name}"
     try:
         found = importlib.util.find_spec(name)
     except (ImportError, ValueError):  # a plain module has nothing below it
@@ -49,9 +56,13 @@ def venue_name(provider: ModuleType) -> str:
     return name if found is not None else ""
 
 
-def _venue_module(provider: ModuleType) -> ModuleType | None:
-    name = venue_name(provider)
+def _module_below(provider: ModuleType, name: str) -> ModuleType | None:
+    name = _name_below(provider, name)
     return importlib.import_module(name) if name else None
+
+
+def _venue_module(provider: ModuleType) -> ModuleType | None:
+    return _module_below(provider, "venue")
 
 
 @asynccontextmanager
@@ -73,6 +84,46 @@ async def open_venue(
         options |= getattr(module, "LENIENT", {})
     async with module.open_venue(**options) as venue:
         yield venue
+
+
+def why_no_orders(provider: ModuleType) -> str:
+    """Why checks of orders cannot be made, empty if they can."""
+    if not hasattr(provider, "open_trade_dialog"):
+        return "it takes no orders: it has no open_trade_dialog"
+    if _module_below(provider, "venue_trading") is None:
+        return (
+            f"its venue has no private side: a module {provider.__name__}."
+            "venue_trading with open_private (piker_core.simulation.private)"
+        )
+    return ""
+
+
+def open_private(provider: ModuleType, venue: SimulatedVenue) -> PrivateSide:
+    """The private side of a provider's venue, which `why_no_orders` has found."""
+    module = _module_below(provider, "venue_trading")
+    assert module is not None
+    private: PrivateSide = module.open_private(venue)
+    return private
+
+
+def as_settings(provider: ModuleType, keys: Mapping[str, Any]) -> dict[str, str]:
+    """Keys of a provider's configuration as variables of the environment."""
+    prefix = f"PIKER_{provider.name.upper()}__"
+    return {f"{prefix}{key.upper()}": str(value) for key, value in keys.items()}
+
+
+def for_orders(
+    provider: ModuleType, private: PrivateSide, folder: str
+) -> dict[str, str]:
+    """What the environment needs so that real orders leave, for the simulated venue."""
+    return (
+        as_settings(provider, private.keys)
+        | ORDERS
+        | {
+            f"PIKER_ACCOUNT__{private.account.upper()}__LIVE": "true",
+            "PIKER_STATE": folder,
+        }
+    )
 
 
 def exemptions(provider: ModuleType) -> dict[str, str]:
@@ -114,8 +165,7 @@ def pointed(
         for key, value in os.environ.items()
         if not (key.startswith("PIKER_") and "__" in key)
     }
-    prefix = f"PIKER_{provider.name.upper()}__"
-    environ |= {prefix + key.upper(): str(value) for key, value in settings.items()}
+    environ |= as_settings(provider, settings)
     environ |= BACK
     environ["PIKER_CONFIG"] = os.devnull
     environ["PIKER_NAMESPACE"] = namespace

@@ -116,6 +116,7 @@ class OrderClient:
         self._line: Line | None = None
         self._pending: dict[int, _Pending] = {}
         self._number = 0
+        self._news = trio.Event()
         self._seq = -1
         self._closed = False
 
@@ -184,11 +185,19 @@ class OrderClient:
         for pending in list(self._pending.values()):
             await pending.done.wait()
 
-    async def leave(self, *, settled: bool) -> None:
-        """Say what is to be said at the end. `settled`: no more is to be told again."""
+    async def leave(self, *, settled: bool, sent: bool) -> None:
+        """Say what is to be said at the end. `settled`: no more is to be told again.
+
+        `sent`: orders are waited for until the broker has heard of them.
+        """
         if settled:
             self.stream.settle(self._seq)
         await self.flush()
+        while sent and any(one.resp == "pending" for one in self.dialogs.values()):
+            self._news = trio.Event()
+            await self._news.wait()
+        if settled:
+            self.stream.settle(self._seq)
         if self._line is not None:
             await self._line.leave()
 
@@ -254,6 +263,7 @@ class OrderClient:
                 self._seq = message.seq
                 self._note(message)
             self.stream.put(message, self._seq)
+        self._news.set()
 
     def _note(self, status: Status) -> None:
         """Keep the newest status; an error about a request changes no order."""

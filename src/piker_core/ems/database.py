@@ -20,7 +20,7 @@ from typing import Any, NamedTuple, Self
 import msgspec
 
 from piker_core.ems import ledger_rows
-from piker_core.ems.ledger import Mark
+from piker_core.ems.ledger import Mark, Terms
 from piker_core.ems.lifecycle import Dialog
 from piker_core.ems.turn import Turn
 from piker_core.errors import NotFound, PikerError, WriterBusy
@@ -79,6 +79,7 @@ class Stored(NamedTuple):
     gone: Iterable[str] = ()
     notes: Mapping[str, str] = MappingProxyType({})
     marks: Iterable[Mark] = ()
+    terms: Mapping[str, Terms] = MappingProxyType({})
 
 
 def database_path(folder: Path, broker: str, account: str) -> Path:
@@ -165,6 +166,7 @@ class Database:
             run("INSERT INTO statuses VALUES (?, ?, ?, ?)", _status_rows(turn))
             ledger_rows.record(self.connection, broker, account, turn.transactions)
             ledger_rows.save_marks(self.connection, stored.marks)
+            ledger_rows.save_terms(self.connection, stored.terms)
             run(
                 "INSERT OR REPLACE INTO sessions VALUES (?, ?, ?)",
                 [(s.id, s.number, int(s.cancels)) for s in stored.sessions],

@@ -74,10 +74,6 @@ class Broker(Protocol):
         """Those of these orders of which there is something new to be stored."""
 
     @property
-    def waits(self) -> bool:
-        """Whether an order waits for ticks."""
-
-    @property
     def due_ns(self) -> int | None:
         """When `advance` is to be called next, if at all."""
 
@@ -144,6 +140,8 @@ class Desk:
         sent = [dialog for dialog in living if not dialog.kept_here]
         self.broker.begin(sent, self.ledger, self.database.note)
         self._is_loaded = True
+        if self.broker.at_once:
+            self.gateway.send_again()
 
     # ---- what comes in --------------------------------------------------------------
 
@@ -183,7 +181,8 @@ class Desk:
             most_s = LOOK_S
             if self.broker.due_ns is not None:
                 most_s = min(most_s, max(self.broker.due_ns - time.time_ns(), 0) / 1e9)
-            if self.markets.waits or self.broker.waits:
+            at_ticks = self.broker.at_once and len(self.gateway.living)
+            if self.markets.armed or at_ticks:
                 await self.markets.ready(most_s)
             else:
                 await trio.sleep(most_s)
@@ -291,8 +290,14 @@ class Desk:
             turn.dirty[dialog.oid] = dialog
         turn.dirty = news.heard | turn.dirty
         notes = turn.notes | {"ticks": self.markets.position}
-        marks = self.ledger.take_marks()
-        stored = Stored(turn, news.changed, news.gone, notes, marks)
+        stored = Stored(
+            turn,
+            news.changed,
+            news.gone,
+            notes,
+            marks=self.ledger.take_marks(),
+            terms=self.ledger.take_terms(),
+        )
         try:
             await self._commit(stored)
         except (sqlite3.Error, OSError) as error:

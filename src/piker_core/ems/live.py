@@ -46,7 +46,6 @@ class LiveBroker:
     """Orders to a venue, for a desk, to which `join` ties it."""
 
     at_once = False
-    waits = False
     due_ns = None
 
     def __init__(

@@ -32,8 +32,10 @@ class Markets:
     def __init__(self, broker: str, namespace: str) -> None:
         self.broker, self.namespace = broker, namespace
         self.known: dict[str, MktPair] = {}
+        self.armed = 0
+        """How many triggers wait for ticks."""
         self._watch: Watch | None = None
-        self._armed = 0
+        self._ledger: Ledger | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -59,8 +61,9 @@ class Markets:
     def add(self, fqme: str) -> MktPair:
         """Take in a market by its ring. Raises NotFound if it has none."""
         with attach_bars(fqme, period=1, namespace=self.namespace) as bars:
-            self.known[fqme] = read_mkt(bars, fqme)
-        return self.known[fqme]
+            mkt = self.known[fqme] = read_mkt(bars, fqme)
+        self._tell_terms(fqme, mkt)
+        return mkt
 
     def find(self, fqme: str) -> MktPair:
         """A market that an order is for. Raises PikerError if it cannot be had here."""
@@ -79,10 +82,15 @@ class Markets:
         return mkt
 
     def describe(self, ledger: Ledger) -> None:
-        """Tell a ledger what the markets are of."""
+        """Tell a ledger what the markets are of, those to come too."""
+        self._ledger = ledger
         for fqme, mkt in self.known.items():
+            self._tell_terms(fqme, mkt)
+
+    def _tell_terms(self, fqme: str, mkt: MktPair) -> None:
+        if self._ledger is not None and mkt.quote.name:
             terms = Terms(mkt.quote.name, mkt.base.name, mkt.multiplier)
-            ledger.describe(fqme, terms)
+            self._ledger.describe(fqme, terms)
 
     def prices(self, fqme: str) -> Prices:
         """What is known of a market's price."""
@@ -102,7 +110,7 @@ class Markets:
             msgspec.json.decode(position, type=tuple[int, int]) if position else None
         )
         self._watch = Watch(self.broker, self.namespace, position=place)
-        self._armed = 0
+        self.armed = 0
         kept = [dialog for dialog in living if dialog.kept_here]
         for fqme in {*self.known, *(dialog.order.symbol for dialog in living)}:
             try:
@@ -135,7 +143,7 @@ class Markets:
             )
         else:
             armed = self.watch.arm(order.oid, order.symbol, order.price, stored=stored)
-        self._armed += 1
+        self.armed += 1
         return armed
 
     def keep(self, dialogs: Iterable[Dialog]) -> Iterator[Dialog]:
@@ -150,12 +158,7 @@ class Markets:
     def disarm(self, oid: str) -> None:
         """Watch for it no more."""
         if self._watch is not None and self._watch.disarm(oid):
-            self._armed -= 1
-
-    @property
-    def waits(self) -> bool:
-        """Whether a trigger waits for ticks."""
-        return self._armed > 0
+            self.armed -= 1
 
     # Ticks
 
@@ -178,7 +181,7 @@ class Markets:
         while polled.position != before:
             place = 0
             for fired in polled.fired:
-                self._armed -= 1
+                self.armed -= 1
                 end = max(place, fired.place + 1)
                 yield polled.ticks[place:end], fired
                 place = end

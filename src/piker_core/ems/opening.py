@@ -49,7 +49,7 @@ from piker_core.tasks import Backoff, open_nursery
 PAPER = "paper"
 """The account of paper orders."""
 FLUSH_S = 10.0
-"""How long requests that were made without waiting are waited for at the end."""
+"""How long requests that are not done or not sent yet are waited for at the end."""
 Mode = Literal["paper", "live"]
 Opened = tuple[
     OrderClient,
@@ -191,7 +191,8 @@ async def seated(place: Place, client: OrderClient) -> AsyncIterator[None]:
             settled = True
         finally:
             with trio.move_on_after(FLUSH_S, shield=True):
-                await client.leave(settled=settled)
+                sent = settled and place.mode == "live"
+                await client.leave(settled=settled, sent=sent)
             scope.cancel()
 
 

@@ -225,7 +225,7 @@ class PaperEngine:
     ) -> int:
         """Match up to `stop`, or until something else is waited for; returns where."""
         market, stop = run.market, run.end_of_chunk(start, stop)
-        waits, awaited = interest(market), len(self._due)
+        waits, due = interest(market), len(self._due)
         for tick in run.run(start, stop):
             self._venue.counts["examined"] += 1
             if is_trade(tick):
@@ -234,7 +234,7 @@ class PaperEngine:
                 market.quote(is_bid(tick), tick.price, tick.size, tick.time_ns)
             self._venue.tell_fills(market, tick.time_ns, tick.venue_ns)
             said += [(run.place(tick.at), one) for one in self._venue.said()]
-            if interest(market) != waits or len(self._due) != awaited:
+            if waits.misses(interest(market)) or len(self._due) != due:
                 stop = tick.at + 1
                 break
         run.absorb(start, stop)

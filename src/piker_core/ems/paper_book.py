@@ -12,6 +12,7 @@
 All numbers are exact multiples of the market's ticks.
 """
 
+from bisect import insort
 from collections.abc import Callable
 from decimal import Decimal
 from typing import NamedTuple
@@ -183,6 +184,8 @@ class PaperMarket:
         self.bids, self.asks = Shown(1), Shown(-1)
         self.buys: list[PaperOrder] = []
         self.sells: list[PaperOrder] = []
+        self.reducing: list[PaperOrder] = []
+        """Those of both that are reduce-only."""
         self.position = ZERO
         self.prices: dict[float, Decimal] = {}
         """Prices of ticks that were made exact."""
@@ -232,17 +235,17 @@ class PaperMarket:
 
     def place(self, order: PaperOrder) -> None:
         """Put it among the others as it is."""
-        orders = self.own(order)
-        orders.append(order)
+        if order.reduce_only:
+            self.reducing.append(order)
         self.latest_ns = max(self.latest_ns, order.live_ns)
         sign = self.beside(order).sign
-        orders.sort(key=lambda one: (-sign * one.price, one.seq))
+        insort(self.own(order), order, key=lambda one: (-sign * one.price, one.seq))
 
     def remove(self, order: PaperOrder) -> None:
         """It rests no more."""
-        orders = self.own(order)
-        if order in orders:
-            orders.remove(order)
+        for orders in (self.own(order), self.reducing):
+            if order in orders:
+                orders.remove(order)
 
     def join(self, order: PaperOrder) -> None:
         """It is the last at its price now."""

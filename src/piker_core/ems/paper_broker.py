@@ -33,6 +33,8 @@ class PaperBroker:
         self._engine = PaperEngine(broker, account, self._config)
         self._added: set[str] = set()
         self._states: dict[str, dict[str, Any]] = {}
+        self._asked: set[str] = set()
+        self._ticked = False
         self._day = time.time_ns() // DAY_NS
         self._ledger = Ledger(broker, account)
 
@@ -45,7 +47,11 @@ class PaperBroker:
         self._added.clear()
         for fqme in self._markets.known:
             self._add(fqme)
-        here = [d for d in dialogs if d.order.symbol in self._added]
+        here = [
+            dialog
+            for dialog in dialogs
+            if dialog.order.symbol in self._added and dialog.asked != "new"
+        ]
         self._states = {d.reqid: d.paper for d in here if d.paper}
         self._engine.restore([_restored(d) for d in here], states=self._states)
 
@@ -71,6 +77,7 @@ class PaperBroker:
 
     def take(self, message: BrokerdOrder | BrokerdCancel) -> Iterable[BrokerdMessage]:
         """Send it; what the engine says of it."""
+        self._asked.add(str(message.reqid))
         if message.symbol not in self._added:
             self._add(message.symbol)
         if isinstance(message, BrokerdCancel):
@@ -79,6 +86,7 @@ class PaperBroker:
 
     def feed(self, ticks: Any) -> Iterable[BrokerdMessage]:
         """What ticks make of the orders."""
+        self._ticked = True
         return self._engine.feed(ticks)
 
     def advance(self, now_ns: int) -> Iterable[BrokerdMessage]:
@@ -96,18 +104,18 @@ class PaperBroker:
         return self._engine.next_due_ns
 
     def keep(self, dialogs: Iterable[Dialog]) -> Iterable[Dialog]:
-        """Orders whose place in a queue has changed since it was stored."""
-        for dialog in dialogs:
-            if not dialog.kept_here:
+        """Orders whose place in a queue has changed since it was stored.
+
+        Without ticks only those can have that were asked about.
+        """
+        asked, self._asked = self._asked, set()
+        ticked, self._ticked = self._ticked, False
+        for dialog in dialogs if ticked or asked else ():
+            if not dialog.kept_here and (ticked or dialog.reqid in asked):
                 state = self._engine.state(dialog.reqid)
                 if state != dialog.paper:
                     dialog.paper = state
                     yield dialog
-
-    @property
-    def waits(self) -> bool:
-        """Whether an order rests, or is on its way."""
-        return bool(self._engine.orders()) or self._engine.next_due_ns is not None
 
 
 def _restored(dialog: Dialog) -> BrokerOrder:

@@ -33,7 +33,18 @@ _MOST_PRICES = 4096
 _FEW = 6
 """Ticks that are looked at one by one before numpy has begun."""
 
-Interest = tuple[object, ...]
+
+class Interest(NamedTuple):
+    """What a market waits for that ticks may change: queues, levels that were taken."""
+
+    buys: float
+    sells: float
+    taken: tuple[Decimal, ...]
+
+    def misses(self, now: "Interest") -> bool:
+        """Is more waited for now, or less of what makes many ticks matter?"""
+        wider = now.buys > self.buys or now.sells < self.sells
+        return wider or now.taken != self.taken
 
 
 class Tick(NamedTuple):
@@ -66,7 +77,7 @@ class TickRun(Protocol):
     def run(self, start: int, stop: int) -> Iterator[Tick]:
         """Give those of [start, stop) that matter to the market.
 
-        Who runs it stops at a change of `interest` and runs it again from the next.
+        Who runs it stops when `interest` misses something, and runs it anew from there.
         """
 
     def end_of_chunk(self, start: int, stop: int) -> int:
@@ -186,7 +197,9 @@ class MarketTicks:
             yield self._tick(start + at)
 
     def end_of_chunk(self, start: int, stop: int) -> int:
-        return min(stop, start + _CHUNK) if any(interest(self.market)) else stop
+        market = self.market
+        waits = market.buys or market.sells or market.bids.taken or market.asks.taken
+        return min(stop, start + _CHUNK) if waits else stop
 
     def absorb(self, start: int, stop: int) -> None:
         kinds = self.kind[start:stop]
@@ -223,11 +236,11 @@ class MarketTicks:
         if market.buys:
             top = float(market.buys[0].price) + margin
             found |= (ask | trade) & (price <= top)
-            found |= bid & (price <= _queue_price(market.buys, -np.inf) + margin)
+            found |= bid & (price <= _queue_price(market.buys, -inf) + margin)
         if market.sells:
             bottom = float(market.sells[0].price) - margin
             found |= (bid | trade) & (price >= bottom)
-            found |= ask & (price >= _queue_price(market.sells, np.inf) - margin)
+            found |= ask & (price >= _queue_price(market.sells, inf) - margin)
         if market.asks.taken:
             low = float(min(market.asks.taken)) - margin
             found |= (ask | bid) & (price >= low)
@@ -240,14 +253,11 @@ class MarketTicks:
 
 
 def interest(market: PaperMarket) -> Interest:
-    """What a market waits for; it has to be looked for anew when this changes."""
-    return (
-        id(market.buys[0]) if market.buys else 0,
-        id(market.sells[0]) if market.sells else 0,
-        _queue_price(market.buys, 0),
-        _queue_price(market.sells, 0),
-        *market.bids.taken,
-        *market.asks.taken,
+    """What a market waits for now."""
+    return Interest(
+        _queue_price(market.buys, -inf),
+        _queue_price(market.sells, inf),
+        (*market.bids.taken, *market.asks.taken),
     )
 
 

@@ -274,9 +274,9 @@ class PaperVenue:
         given, market.given = market.given, []
         for fill in given:
             self._tell_fill(fill, now_ns, venue_ns)
-        if given:
-            for order in [*market.buys, *market.sells]:
-                if order.living and not market.allowed(order):
+        if given and market.reducing:
+            for order in market.reducing.copy():
+                if not market.allowed(order):
                     self._end(order, "canceled", _REDUCED, now_ns)
 
     def _tell_fill(self, fill: Given, now_ns: int, venue_ns: int) -> None:

@@ -206,15 +206,26 @@ class Orders:
         else:
             dialog.asked, dialog.asked_ns = "cancel", self._around.now_ns()
             dialog.cancel_called = True
-            cancel = BrokerdCancel(
-                oid=dialog.oid,
-                time_ns=dialog.asked_ns,
-                account=self.account,
-                reqid=dialog.reqid,
-                symbol=dialog.order.symbol,
-            )
-            self.turn.sends.append(cancel)
+            self._send_cancel(dialog)
         self._touch(dialog)
+
+    def _send_cancel(self, dialog: Dialog) -> None:
+        cancel = BrokerdCancel(
+            oid=dialog.oid,
+            time_ns=dialog.asked_ns,
+            account=self.account,
+            reqid=dialog.reqid,
+            symbol=dialog.order.symbol,
+        )
+        self.turn.sends.append(cancel)
+
+    def send_again(self) -> None:
+        """Send what was on its way to a broker that forgets: the paper engine."""
+        for dialog in self.living.values():
+            if dialog.asked == "cancel":
+                self._send_cancel(dialog)
+            elif dialog.asked:
+                self._send_order(dialog, dialog.asked_update or dialog.order)
 
     def _answered(self, dialog: Dialog) -> None:
         """The request at the broker has its answer: send what waits."""

@@ -1,4 +1,4 @@
-"""Binance spot and USD-M futures: quotes over WebSocket, history over REST, no keys."""
+"""Binance spot and USD-M futures: quotes, history without keys, and orders."""
 
 from piker_core.dtypes import OHLCV_DTYPE as ohlc_dtype
 
@@ -10,16 +10,17 @@ from .api import (
     name,
     open_symbol_search,
 )
+from .broker import open_trade_dialog
 from .feed import stream_quotes
 from .history import open_history_client
+from .reports import norm_trade
 from .wire import FRAMES as frames
-from .wire import norm_trade
 
 capabilities = {
     "quotes": True,
     "history": True,
     "search": True,
-    "orders": False,
+    "orders": True,
 }
 
 __all__ = [
@@ -34,5 +35,6 @@ __all__ = [
     "ohlc_dtype",
     "open_history_client",
     "open_symbol_search",
+    "open_trade_dialog",
     "stream_quotes",
 ]

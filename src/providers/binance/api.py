@@ -40,6 +40,12 @@ class Config(StreamLimits, frozen=True, forbid_unknown_fields=True):
     less than the venue allows. The tables of symbols are kept for `symbols_ttl_s`. A
     market from which nothing is heard for `status_s` is looked up: it may not trade. A
     bar counts as finished `settle_s` after its end. For all others see the bases.
+
+    Of orders: the keys; signatures are good for `recv_window_ms`; `order_rate` a second
+    go out after `order_burst` at once, until the venue says what it has counted, and
+    one that would have to wait for more than `order_patience_s` is not sent. To connect
+    may take `connect_timeout_s`. The key of USD-M's user stream is renewed every
+    `listen_key_s`.
     """
 
     ws_url: str = "wss://stream.binance.com:9443"
@@ -49,6 +55,7 @@ class Config(StreamLimits, frozen=True, forbid_unknown_fields=True):
     usdm_rest_url: str = "https://fapi.binance.com"
     usdm_market_route: str = "/market"
     usdm_public_route: str = "/public"
+    usdm_private_route: str = "/private"
     api_key: Secret = Secret()
     api_secret: Secret = Secret()
     trades: Literal["trade", "aggtrade"] = "trade"
@@ -69,6 +76,14 @@ class Config(StreamLimits, frozen=True, forbid_unknown_fields=True):
     symbols_ttl_s: Positive = 3600.0
     status_s: Positive = 60.0
     settle_s: NotNegative = 1.0
+    recv_window_ms: Positive = 5000.0
+    order_rate: Positive = 5.0
+    order_burst: Count = 50
+    usdm_order_rate: Positive = 20.0
+    usdm_order_burst: Count = 300
+    order_patience_s: Positive = 2.0
+    connect_timeout_s: Positive = 20.0
+    listen_key_s: Positive = 1500.0
 
     def of_usdm(self) -> "Config":
         """The same with the limits of USD-M as those that apply."""
@@ -77,6 +92,8 @@ class Config(StreamLimits, frozen=True, forbid_unknown_fields=True):
             rest_rate=self.usdm_rest_rate,
             rest_burst=self.usdm_rest_burst,
             ws_rate=self.usdm_ws_rate,
+            order_rate=self.usdm_order_rate,
+            order_burst=self.usdm_order_burst,
         )
 
 

@@ -86,8 +86,8 @@ class Side:
     """
 
     def __init__(self, shape: Shape, rest: Rest, table: SymbolCache[SideTable]) -> None:
-        self.shape = shape
-        self._rest, self._table = rest, table
+        self.shape, self.rest = shape, rest
+        self._table = table
         rest.resync = self.sync_clock
 
     @property
@@ -98,14 +98,14 @@ class Side:
     @property
     def clock(self) -> VenueClock:
         """What is known of the venue's clock."""
-        return self._rest.clock
+        return self.rest.clock
 
     def statistics(self) -> RestStatistics:
         """Counters since the client was opened."""
-        return self._rest.statistics()
+        return self.rest.statistics()
 
     async def _get(self, method: str, params: Params, subject: str) -> Reply:
-        return await self._rest.get(
+        return await self.rest.get(
             f"{self.shape.prefix}/{method}",
             params,
             subject=subject,
@@ -117,7 +117,7 @@ class Side:
 
     async def keep_time(self, every_s: float) -> None:
         """Ask for the venue's time now and then, for ever."""
-        await self._rest.keep_time(every_s)
+        await self.rest.keep_time(every_s)
 
     async def sync_clock(self) -> None:
         """Ask for the venue's time."""

@@ -32,9 +32,12 @@ WINDOW_S = 60.0
 UNKNOWN_SYMBOL = -1121
 TOO_OLD = -4166
 """USD-M: the span begins before what is kept."""
-_TOO_MANY = (-1003, -1015)
-_CLOCK = -1021
-_TRANSIENT = (-1000, -1001, -1006, -1007, -1008, -1016)
+ORDER_COUNT = -1015
+"""Too many orders: the account's limit, which calls for data know nothing of."""
+CLOCK = -1021
+UNDECIDED = (-1000, -1001, -1006, -1007, -1008, -1016)
+"""It may pass; of an order: it may have been done."""
+_TOO_MANY = -1003
 _RESTRICTED = 451
 _BANNED_UNTIL = re.compile(r"banned until (\d{13})\b")
 
@@ -86,13 +89,15 @@ class Judge:
 
 def _judge_error(error: Error, answer: httpx.Response) -> Verdict:
     text = f"{error.msg} (code {error.code})"
-    if answer.status_code in (418, 429) or error.code in _TOO_MANY:
+    if error.code == ORDER_COUNT:
+        return Verdict("refused", text)
+    if answer.status_code in (418, 429) or error.code == _TOO_MANY:
         return Verdict("throttled", text, wait_s=_wait_s(error, answer))
     if error.code == UNKNOWN_SYMBOL:
         return Verdict("unknown", text)
-    if error.code == _CLOCK:
+    if error.code == CLOCK:
         return Verdict("clock", text)
-    if error.code in _TRANSIENT or answer.status_code >= 500:
+    if error.code in UNDECIDED or answer.status_code >= 500:
         return Verdict("transient", text)
     return Verdict("refused", text)
 

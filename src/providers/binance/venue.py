@@ -1,8 +1,8 @@
 """A simulated Binance on loopback, spot and USD-M, and the truth to compare with.
 
 It speaks the venue's public protocols (WebSocket streams and REST), trades by itself
-from a seed, keeps the venue's limits and fails on demand. Orders, accounts and the
-WebSocket API are not part of it. Alone: `python -m providers.binance.venue --help`.
+from a seed, takes the orders of one account on each side, keeps the venue's limits and
+fails on demand. Alone: `python -m providers.binance.venue --help`.
 """
 
 import argparse
@@ -18,10 +18,11 @@ import trio
 from piker_core.simulation.market import VenueCandle, VenueTrade
 from piker_core.simulation.serving import open_servers, serve_alone
 
+from .venue_account import VenueAccount
 from .venue_faults import Faults
 from .venue_link import USDM, Limits
-from .venue_rest import API_KEY, API_SECRET
 from .venue_sides import Side
+from .venue_signed import API_KEY, API_SECRET
 from .venue_symbols import (
     TRADING,
     SymbolExchange,
@@ -30,6 +31,7 @@ from .venue_symbols import (
     make_crowd,
     select_symbols,
 )
+from .venue_usdm_account import UsdmAccount
 
 __all__ = [
     "API_KEY",
@@ -175,6 +177,12 @@ class Venue:
             rest_rate=max(row.traffic.most_a_second for row in rest),
         )
 
+    # The truth about orders
+
+    def account(self, name: str) -> VenueAccount:
+        """The account that a market of this name is traded with."""
+        return self._find(name)[0].account
+
     # What the faults need (FaultSite)
 
     def cut_connections(self) -> int:
@@ -201,6 +209,20 @@ class Venue:
         """Send every WebSocket frame from now on so much later."""
         for side in self._sides:
             side.sockets.delay_all(seconds)
+
+    def terminate_user_streams(self) -> int:
+        """End the user streams, as the venue says it; returns how many."""
+        count = self.spot.desk.terminate()
+        account = self.usdm.account
+        if isinstance(account, UsdmAccount) and account.subscribers:
+            count += len(account.subscribers)
+            account.tell(account.expire_key())
+            account.flush()
+        return count
+
+    def revoke_key(self) -> int:
+        """Tell users of the WebSocket API of a key that is not valid; how many."""
+        return self.spot.desk.revoke()
 
     def ban_address(self, seconds: float) -> None:
         """Answer every REST call of so long with HTTP 418."""

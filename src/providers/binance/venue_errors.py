@@ -11,7 +11,7 @@ from piker_core.simulation.http import Reply
 
 
 class Refused(Exception):
-    """A call that is answered with an error."""
+    """A call that is answered with an error; `extra` is what it says besides."""
 
     def __init__(
         self, code: int, text: str, status: HTTPStatus = HTTPStatus.BAD_REQUEST
@@ -20,11 +20,16 @@ class Refused(Exception):
         self.code = code
         self.text = text
         self.status = status
+        self.extra: dict[str, object] | None = None
+
+    def body(self) -> dict[str, object]:
+        """The error itself."""
+        error: dict[str, object] = {"code": self.code, "msg": self.text}
+        return error if self.extra is None else error | {"data": self.extra}
 
     def reply(self, headers: tuple[tuple[str, str], ...] = ()) -> Reply:
         """The answer."""
-        body = msgspec.json.encode({"code": self.code, "msg": self.text})
-        return Reply(body, self.status, headers=headers)
+        return Reply(msgspec.json.encode(self.body()), self.status, headers=headers)
 
 
 def missing(name: str) -> Refused:
@@ -57,6 +62,8 @@ TOO_BIG = (-1127, "More than 1 hours between startTime and endTime.")
 TOO_OLD = (-4166, "Search window is restricted to recent 2 days only.")
 BACKWARDS = (-1023, "Start time is greater than end time.")
 _OVERLOADED = "Server is currently overloaded with other requests."
+_TIMEOUT = "Timeout waiting for response from backend server. Send status unknown;"
+TIMEOUT = (-1007, f"{_TIMEOUT} execution status unknown.")
 BUSY = (-1008, f"{_OVERLOADED} Please try again in a few minutes.")
 LATE = (-1021, "Timestamp for this request is outside of the recvWindow.")
 EARLY = (

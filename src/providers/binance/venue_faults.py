@@ -1,9 +1,11 @@
 """Faults of a simulated Binance: every way a venue fails its clients, on a switch."""
 
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from piker_core.simulation.faults import Faults as CommonFaults
 from piker_core.simulation.faults import FaultSite as CommonSite
+
+E = TypeVar("E")
 
 
 class FaultSite(CommonSite, Protocol):
@@ -17,6 +19,12 @@ class FaultSite(CommonSite, Protocol):
 
     def ban_address(self, seconds: float) -> None:
         """Answer every REST call of so long with HTTP 418."""
+
+    def terminate_user_streams(self) -> int:
+        """End the user streams; returns how many."""
+
+    def revoke_key(self) -> int:
+        """Tell users of the WebSocket API of a key that is not valid; how many."""
 
 
 _TRADE = (
@@ -83,6 +91,8 @@ class Faults(CommonFaults[bytes]):
         self.html_status = 403
         self.retry_after_s = 1
         self.clock_skew_s = 0.0
+        self.late_reports_s = 0.0
+        self._orders: dict[str, int] = {}
 
     def told_ns(self, now_ns: int) -> int:
         """The time as the venue tells it."""
@@ -104,6 +114,69 @@ class Faults(CommonFaults[bytes]):
     def lag(self, seconds: float) -> None:
         """Send every frame from now on so much later than it was made."""
         self._site.delay_frames(seconds)
+
+    # Orders and reports of them; the next calls are those that change something
+
+    def time_out_orders(self, calls: int, *, executed: bool) -> None:
+        """Answer the next requests about orders with -1007, done or not."""
+        self._orders["time_out_done" if executed else "time_out"] = calls
+
+    def lose_answers(self, calls: int, *, executed: bool) -> None:
+        """Reset the connection in place of the answer to the next such requests."""
+        self._orders["lose_done" if executed else "lose"] = calls
+
+    def refuse_replacements(self, calls: int) -> None:
+        """Refuse the new order of the next replacements, when the old one is gone."""
+        self._orders["refuse_replacement"] = calls
+
+    def disorder_reports(self, rate: float) -> None:
+        """Shuffle what is sent at once to an account: answers and reports."""
+        self._set_rate("disorder_reports", rate)
+
+    def duplicate_reports(self, rate: float) -> None:
+        """Send reports twice."""
+        self._set_rate("duplicate_reports", rate)
+
+    def drop_reports(self, rate: float) -> None:
+        """Silently lose reports."""
+        self._set_rate("drop_reports", rate)
+
+    def delay_reports(self, seconds: float) -> None:
+        """Send reports so much later than what they tell of."""
+        self.late_reports_s = seconds
+
+    def terminate_user_streams(self) -> int:
+        """End the user streams, as the venue says it, and leave connections open."""
+        return self._count("terminate", self._site.terminate_user_streams())
+
+    def revoke_key(self) -> int:
+        """Tell every connection of the WebSocket API that its key is not valid."""
+        return self._count("revoke", self._site.revoke_key())
+
+    # What the venue asks
+
+    def take_order(self, name: str) -> bool:
+        """Whether a fault of orders is due now."""
+        left = self._orders.get(name, 0)
+        if left:
+            self._orders[name] = left - 1
+            self._count(name, 1)
+        return bool(left)
+
+    def reports(self, events: list[E]) -> list[E]:
+        """What becomes of reports: lost, doubled."""
+        kept = [event for event in events if not self._hit("drop_reports")]
+        return [
+            copy
+            for event in kept
+            for copy in [event] * (1 + self._hit("duplicate_reports"))
+        ]
+
+    def mixed(self, sends: list[E]) -> list[E]:
+        """What is sent at once, in the order in which it is."""
+        if len(sends) > 1 and self._hit("disorder_reports"):
+            return self._rng.sample(sends, len(sends))
+        return sends
 
     # REST and the whole venue
 

@@ -13,9 +13,11 @@ from piker_core.simulation.line import Line
 from piker_core.simulation.link import Link as CommonLink
 from piker_core.simulation.link import Tally
 
+from .venue_account import Event
 from .venue_requests import Desk
 from .venue_streams import PUBLIC
 from .venue_symbols import MS
+from .venue_ws_api import ApiDesk
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
@@ -26,7 +28,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     every `ping_s` must be answered within `pong_s`; a connection lives `life_s`.
     `outbox_bytes`: what may wait to be sent to a client before it is dropped. `weight`
     in `weight_window_s` is what REST calls may cost; whoever goes on after `patience`
-    refusals is banned for `ban_s`, next time for twice that.
+    refusals is banned for `ban_s`, next time for twice that. `orders` in 10 s are what
+    an account may send.
     """
 
     streams: int = 1024
@@ -41,9 +44,10 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     weight_window_s: float = 60.0
     patience: int = 20
     ban_s: float = 120.0
+    orders: int = 100
 
 
-USDM = Limits(messages=10, ping_s=180.0, pong_s=600.0, weight=2400)
+USDM = Limits(messages=10, ping_s=180.0, pong_s=600.0, weight=2400, orders=300)
 
 
 class Hub(Protocol):
@@ -52,6 +56,7 @@ class Hub(Protocol):
     limits: Limits
     tally: Tally
     desk: Desk
+    api: ApiDesk
 
     def join(self, link: "Link", name: str) -> None:
         """Have a stream sent to a client."""
@@ -86,7 +91,8 @@ class Link(CommonLink):
     """One client's connection: its streams, in the order of their subscription.
 
     `combined` wraps events, `unit` is what their times are counted in, in ns; `route`
-    is the path of USD-M it came by.
+    is the path of USD-M it came by. `api`: it is one of the WebSocket API, and is told
+    limits if `limits_told`; `user`: it hears of the account alone.
     """
 
     def __init__(self, line: Line, hub: Hub) -> None:
@@ -95,6 +101,8 @@ class Link(CommonLink):
         self.combined = False
         self.unit = MS
         self.route = PUBLIC
+        self.api = self.user = False
+        self.limits_told = True
         self.held: defaultdict[str, list[bytes]] = defaultdict(list)
         self._hub = hub
         self._opened_s = self._pinged_s = trio.current_time()
@@ -105,6 +113,10 @@ class Link(CommonLink):
     def form(self) -> tuple[bool, int]:
         """What an event's text depends on besides the event."""
         return self.combined, self.unit
+
+    def report(self, event: Event) -> None:
+        """Tell of something that happened to the account of USD-M."""
+        self.reply(msgspec.json.encode(event(MS)))
 
     def subscribe(self, name: str) -> None:
         """Begin to send a stream."""
@@ -118,7 +130,9 @@ class Link(CommonLink):
 
     def hear(self, text: bytes) -> None:
         """Answer a request."""
-        if self._in_rate():
+        if self.api:
+            self._hub.api.answer(self, text)
+        elif self._in_rate():
             self._hub.desk.answer(self, text)
 
     def hear_control(self, opcode: Opcode, payload: bytes) -> None:

@@ -3,16 +3,15 @@
 Rules this file owns:
 
 1. Every call is weighed before it is answered, and every answer tells the weight used.
-2. What needs a key is checked as the venue does, the clock before the signature; the
-   venue's own key may read old trades of USD-M and has no permission for more.
+2. What needs a key is checked as the venue does, the clock before the signature; what
+   is asked of the account that is not simulated there is no permission for.
 """
 
-import hashlib
-import hmac
 from collections import Counter
 from collections.abc import Callable
 from http import HTTPStatus
 from typing import NamedTuple
+from urllib.parse import parse_qsl
 
 import msgspec
 import trio
@@ -21,29 +20,20 @@ from piker_core.simulation.http import Call, Reply
 from piker_core.simulation.limits import Traffic
 from piker_core.simulation.market import NS
 
+from .venue_account import VenueAccount
 from .venue_calls import Calls
-from .venue_errors import (
-    BAD_KEY,
-    BAD_SIGNATURE,
-    BUSY,
-    EARLY,
-    LATE,
-    NO_PERMISSION,
-    Refused,
-    banned,
-    illegal,
-    missing,
-    over_weight,
-)
+from .venue_errors import BUSY, NO_PERMISSION, Refused, banned, over_weight
 from .venue_faults import Faults
 from .venue_link import Limits
 from .venue_params import Params
+from .venue_signed import check_key, check_signature, check_stamp
 from .venue_symbols import MS, US
+from .venue_usdm_account import UsdmAccount
 from .venue_weights import Query, WeightMeter
+from .venue_ws_api import Silent, with_faults
 
-API_KEY = "vmPUZE6mv9SD5VNHk4HlWFsOr6aKE2zvsw0MuIgwCIPy6utIco14y7Ju91duEh8A"
-API_SECRET = "NhqPtmdSJYdKjVHjA7PZj4Mge3R5YNiP1e3UZjInClVN65XAbvqqM6A7H5fATj0j"
-_LONGEST_WINDOW_MS = 60_000.0
+_SIGNED = ("timestamp", "signature", "recvWindow")
+
 _PAGE = (
     "<html>\r\n<head><title>{0} {1}</title></head>\r\n<body>\r\n"
     "<center><h1>{0} {1}</h1></center>\r\n</body>\r\n</html>\r\n"
@@ -69,7 +59,13 @@ class RestServer:
     """Answers REST calls about one side's exchange."""
 
     def __init__(
-        self, calls: Calls, faults: Faults, shape: Shape, *, limits: Limits
+        self,
+        calls: Calls,
+        faults: Faults,
+        shape: Shape,
+        account: VenueAccount,
+        *,
+        limits: Limits,
     ) -> None:
         self.requests: Counter[str] = Counter()
         self.traffic = Traffic()
@@ -83,6 +79,7 @@ class RestServer:
         self._exchange = calls.exchange
         self._faults = faults
         self._shape = shape
+        self._account = account
 
     async def answer(self, call: Call) -> Reply:
         """Answer one call, after the delay and with the fault that are switched on."""
@@ -125,7 +122,10 @@ class RestServer:
                 error = banned(int(verdict.until_s * 1000))
             return error.reply((*headers, after))
         try:
-            return self._result(call, method)._replace(headers=headers)
+            reply = self._result(call, method)
+            return reply._replace(headers=(*headers, *reply.headers))
+        except Silent:
+            raise trio.BrokenResourceError from None
         except Refused as refused:
             return refused.reply(headers)
 
@@ -140,24 +140,28 @@ class RestServer:
         if method in self._shape.gone:
             return _page(HTTPStatus.GONE)
         if method in self._shape.private:
-            self._check_signed(call)
-            raise Refused(*NO_PERMISSION, HTTPStatus.UNAUTHORIZED)
+            return self._private(call, method)
+        if method == "listenKey" and not self._shape.strict:
+            return self._listen_key(call)
         answer = self._calls.methods.get(method)
         if answer is None:
             return _page(HTTPStatus.NOT_FOUND)
         if call.method != "GET":
             return _page(HTTPStatus.METHOD_NOT_ALLOWED)
         if method in self._shape.keyed:
-            _check_key(call)
-        params = Params(
-            call.query,
+            check_key(call.headers.get("x-mbx-apikey"))
+        params = self._params(call, call.query)
+        made = answer(params, self._exchange.advance())
+        return Reply(msgspec.json.encode(made))
+
+    def _params(self, call: Call, fields: dict[str, str]) -> Params:
+        return Params(
+            fields,
             self._exchange,
             refused=self._faults.refused_symbols,
             unit=self._unit(call),
             strict=self._shape.strict,
         )
-        made = answer(params, self._exchange.advance())
-        return Reply(msgspec.json.encode(made))
 
     def _unit(self, call: Call) -> int:
         """What times are counted in, in ns."""
@@ -169,50 +173,37 @@ class RestServer:
             raise Refused(-1194, f"{text} MILLISECOND.")
         return MS
 
-    def _check_signed(self, call: Call) -> None:
-        """Refuse a signed call whose key, clock or signature is wrong."""
-        _check_key(call)
-        fields = dict(call.query)
+    def _private(self, call: Call, method: str) -> Reply:
+        """Answer a signed call."""
+        fields = self._signed_fields(call)
+        answer = self._account.methods.get((call.method, method))
+        if answer is None:
+            raise Refused(*NO_PERMISSION, HTTPStatus.UNAUTHORIZED)
+        params = self._params(call, fields)
+        with_faults(self._faults, call.method, before=True)
+        made = answer(params, self._unit(call))
+        with_faults(self._faults, call.method, before=False)
+        self._account.flush()
+        count = str(self._account.counted)
+        headers = (("X-MBX-ORDER-COUNT-10S", count),) if method == "order" else ()
+        return Reply(msgspec.json.encode(made), headers=headers)
+
+    def _signed_fields(self, call: Call) -> dict[str, str]:
+        """The parameters of a signed call. Raises Refused."""
+        check_key(call.headers.get("x-mbx-apikey"))
+        fields = dict(parse_qsl(call.body.decode("latin-1"), keep_blank_values=True))
+        fields |= call.query
+        check_stamp(fields, self._calls.told_ns() / MS)
         sent = call.query_text + call.body.decode("latin-1")
-        for pair in call.body.decode("latin-1").split("&"):
-            name, _, text = pair.partition("=")
-            fields.setdefault(name, text)
-        for name in ("timestamp", "signature"):
-            if not fields.get(name):
-                raise missing(name)
-        now_ms = self._calls.told_ns() / MS
-        stamp_ms = _number("timestamp", fields["timestamp"])
-        window_ms = _number("recvWindow", fields.get("recvWindow", "5000"))
-        if stamp_ms >= 10**14:
-            stamp_ms /= 1000
-        if window_ms > _LONGEST_WINDOW_MS:
-            raise Refused(-1131, "recvWindow must be less than 60000.")
-        if stamp_ms >= now_ms + 1000:
-            raise Refused(*EARLY)
-        if now_ms - stamp_ms > window_ms:
-            raise Refused(*LATE)
         payload, _, signature = sent.rpartition("&signature=")
-        secret, signed = API_SECRET.encode(), payload.encode("latin-1")
-        if hmac.new(secret, signed, hashlib.sha256).hexdigest() != signature.lower():
-            raise Refused(*BAD_SIGNATURE)
+        check_signature(payload.encode("latin-1"), signature)
+        return {name: text for name, text in fields.items() if name not in _SIGNED}
 
-
-def _check_key(call: Call) -> None:
-    key = call.headers.get("x-mbx-apikey")
-    if not key:
-        raise Refused(*BAD_KEY, HTTPStatus.UNAUTHORIZED)
-    if key != API_KEY:
-        raise Refused(*NO_PERMISSION, HTTPStatus.UNAUTHORIZED)
-
-
-def _number(name: str, text: str) -> float:
-    whole, _, part = text.partition(".")
-    if (
-        not (f"{whole}{part}".isascii() and f"{whole}{part}".isdigit())
-        or len(text) > 24
-    ):
-        raise illegal(name, "^[0-9]{1,20}$")
-    return float(text)
+    def _listen_key(self, call: Call) -> Reply:
+        """Answer a call about the key of the user stream."""
+        check_key(call.headers.get("x-mbx-apikey"))
+        assert isinstance(self._account, UsdmAccount)
+        return Reply(msgspec.json.encode(self._account.key_method(call.method)))
 
 
 def _page(status: HTTPStatus) -> Reply:

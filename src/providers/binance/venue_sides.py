@@ -29,24 +29,32 @@ from .venue_params import Params
 from .venue_publisher import Publisher
 from .venue_rest import RestServer, Shape
 from .venue_socket import SocketServer
+from .venue_spot_account import SpotAccount
 from .venue_symbols import MS, SymbolExchange, SymbolMarket, VenueSymbol
 from .venue_tickers import average_price
+from .venue_usdm_account import UsdmAccount
 from .venue_weights import spot_weight, usdm_weight
+from .venue_ws_api import ApiDesk
 
 _HOUR_NS = 3600 * NS
 _DEPTHS = (5, 10, 20, 50, 100, 500, 1000)
 _ACCOUNT = ("account", "order", "order/test", "openOrders", "allOrders")
+_SPOT_ACCOUNT = (
+    *("myTrades", "rateLimit/order", "account/commission"),
+    *("order/cancelReplace", "order/amend/keepPriority"),
+)
+_USDM_ACCOUNT = ("balance", "userTrades", "positionRisk", "allOpenOrders")
 SPOT_SHAPE = Shape(
     prefixes=("/api/v3/", "/sapi/v1/"),
-    private=frozenset({*_ACCOUNT, "myTrades", "rateLimit/order", "account/commission"}),
+    private=frozenset({*_ACCOUNT, *_SPOT_ACCOUNT}),
     gone=frozenset({"userDataStream"}),
     keyed=frozenset(),
     strict=True,
     weigh=spot_weight,
 )
 USDM_SHAPE = Shape(
-    prefixes=("/fapi/v1/", "/fapi/v2/"),
-    private=frozenset({*_ACCOUNT, "balance", "userTrades", "positionRisk"}),
+    prefixes=("/fapi/v1/", "/fapi/v2/", "/fapi/v3/"),
+    private=frozenset({*_ACCOUNT, *_USDM_ACCOUNT}),
     gone=frozenset(),
     keyed=frozenset({"historicalTrades"}),
     strict=False,
@@ -58,10 +66,10 @@ class SpotCalls(Calls):
     """What spot has of its own."""
 
     def __init__(
-        self, exchange: SymbolExchange, books: Books, faults: Faults, weight: int
+        self, exchange: SymbolExchange, books: Books, faults: Faults, limits: Limits
     ) -> None:
         super().__init__(exchange, books, faults.told_ns)
-        self._weight = weight
+        self._weight, self._orders = limits.weight, limits.orders
         self.methods |= {
             "uiKlines": self.klines,
             "avgPrice": self._average,
@@ -89,7 +97,7 @@ class SpotCalls(Calls):
         return {
             "timezone": "UTC",
             "serverTime": self.told_ns() // params.unit,
-            "rateLimits": rate_limits(self._weight, (100, 200_000)),
+            "rateLimits": rate_limits(self._weight, (self._orders, 200_000)),
             "exchangeFilters": [],
             "symbols": rows,
         }
@@ -128,10 +136,10 @@ class UsdmCalls(Calls):
     old_trades_limit = (100, 500)
 
     def __init__(
-        self, exchange: SymbolExchange, books: Books, faults: Faults, weight: int
+        self, exchange: SymbolExchange, books: Books, faults: Faults, limits: Limits
     ) -> None:
         super().__init__(exchange, books, faults.told_ns)
-        self._weight = weight
+        self._weight, self._orders = limits.weight, limits.orders
         self.methods["exchangeInfo"] = self._info
 
     def _info(self, params: Params, now_ns: int) -> object:
@@ -141,7 +149,7 @@ class UsdmCalls(Calls):
             "timezone": "UTC",
             "serverTime": self.told_ns() // MS,
             "futuresType": "U_MARGINED",
-            "rateLimits": rate_limits(self._weight, (300, 1_728_000)),
+            "rateLimits": rate_limits(self._weight, (self._orders, 1_728_000)),
             "exchangeFilters": [],
             "assets": assets(symbols),
             "symbols": [describe_usdm(row, row.status_in(system)) for row in symbols],
@@ -174,7 +182,7 @@ class UsdmCalls(Calls):
 
 
 class Side:
-    """One side: its exchange and its two servers."""
+    """One side: its exchange, its account and its two servers."""
 
     def __init__(
         self, exchange: SymbolExchange, faults: Faults, *, limits: Limits, usdm: bool
@@ -183,13 +191,18 @@ class Side:
         publisher = Publisher(exchange, faults, books, usdm=usdm)
         exchange.listeners.append(publisher)
         make_calls = UsdmCalls if usdm else SpotCalls
-        calls = make_calls(exchange, books, faults, limits.weight)
+        calls = make_calls(exchange, books, faults, limits)
         shape = USDM_SHAPE if usdm else SPOT_SHAPE
         self.exchange = exchange
-        self.sockets = SocketServer(
-            exchange, faults, publisher, limits=limits, usdm=usdm
+        make_account = UsdmAccount if usdm else SpotAccount
+        self.account: UsdmAccount | SpotAccount = make_account(
+            exchange, faults, most_orders=limits.orders
         )
-        self.rest = RestServer(calls, faults, shape, limits=limits)
+        self.rest = RestServer(calls, faults, shape, self.account, limits=limits)
+        self.desk = ApiDesk(self.account, faults, self.rest.meter)
+        self.sockets = SocketServer(
+            exchange, faults, publisher, self.desk, limits=limits, usdm=usdm
+        )
         self.ws_url = ""
         self.rest_url = ""
 

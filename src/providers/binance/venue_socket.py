@@ -20,9 +20,12 @@ from .venue_publisher import Publisher
 from .venue_requests import Desk
 from .venue_streams import MARKET, PUBLIC
 from .venue_symbols import MS, US, SymbolExchange
+from .venue_usdm_account import UsdmAccount
+from .venue_ws_api import ApiDesk
 
 _BEAT_S = 0.05
 _UNITS = {"MILLISECOND": MS, "MICROSECOND": US}
+_PRIVATE = "/private/"
 _NOT_FOUND = (HTTPStatus.NOT_FOUND, "Not Found\n")
 
 
@@ -34,6 +37,7 @@ class SocketServer(CommonServer[Link]):
         exchange: SymbolExchange,
         faults: Faults,
         publisher: Publisher,
+        api: ApiDesk,
         *,
         limits: Limits,
         usdm: bool,
@@ -41,6 +45,7 @@ class SocketServer(CommonServer[Link]):
         super().__init__(faults, AttemptLimit(limits.attempts, limits.attempts_s))
         self.limits = limits
         self.desk = Desk(faults, most_streams=limits.streams, nested=usdm)
+        self.api = api
         self.join = publisher.join
         self.leave = publisher.leave
         self._exchange = exchange
@@ -57,7 +62,7 @@ class SocketServer(CommonServer[Link]):
         """Read the path: how events look, and the first streams."""
         target = urlsplit(request.path)
         path, query = target.path, parse_qs(target.query)
-        if self._usdm and path.startswith((f"/{PUBLIC}/", f"/{MARKET}/")):
+        if self._usdm and path.startswith((f"/{PUBLIC}/", f"/{MARKET}/", _PRIVATE)):
             _, link.route, path = path.split("/", 2)
             path = f"/{path}"
         unit = query.get("timeUnit", ["MILLISECOND"])[-1].upper()
@@ -65,6 +70,13 @@ class SocketServer(CommonServer[Link]):
             return HTTPStatus.BAD_REQUEST, "Invalid value for time unit\n"
         if not self._usdm:
             link.unit = _UNITS[unit]
+            if path == "/ws-api/v3":
+                link.api = True
+                link.limits_told = query.get("returnRateLimits", ["true"])[-1] == "true"
+                return None
+        elif self._is_user_stream(path):
+            link.user = True
+            return None
         names = "/".join(query.get("streams", []))
         if path == "/stream":
             link.combined = True
@@ -75,8 +87,16 @@ class SocketServer(CommonServer[Link]):
         link.streams = dict.fromkeys(name for name in names.split("/") if name)
         return None
 
+    def _is_user_stream(self, path: str) -> bool:
+        """Whether a path of USD-M is that of the account's stream."""
+        account = self.api.account
+        key = account.listen_key if isinstance(account, UsdmAccount) else ""
+        return bool(key) and path == f"/ws/{key}"
+
     def opened(self, link: Link) -> None:
         """Begin with the streams of the path."""
+        if link.user:
+            self.api.account.subscribers.append(link)
         if len(link.streams) > self.limits.streams:
             self.desk.refuse(link)
             return
@@ -85,6 +105,9 @@ class SocketServer(CommonServer[Link]):
 
     def ended(self, link: Link) -> None:
         """Forget a client."""
+        self.api.left(link)
+        if link.user:
+            self.api.account.subscribers.remove(link)
         for name in link.streams:
             self._publisher.leave(link, name)
 
@@ -92,6 +115,7 @@ class SocketServer(CommonServer[Link]):
         """Send what is due by the clock; look after the connections."""
         while True:
             self._publisher.beat()
+            self.api.account.flush()
             now_s, now_ns = trio.current_time(), self._exchange.now_ns
             for link in self.links:
                 link.beat(now_s, now_ns)

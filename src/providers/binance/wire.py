@@ -167,7 +167,7 @@ def decode_time(time: int) -> int:
     raise ValueError(f"{time} is no time of 2010 to 2100 in ms or us")
 
 
-def norm_trade(row: Trade | Aggregate) -> Quote:
+def trade_tick(row: Trade | Aggregate) -> Quote:
     """A trade or an aggregate as a tick. Raises ValueError for a time that is none."""
     return {
         "type": "trade",
@@ -182,7 +182,7 @@ def norm_trade(row: Trade | Aggregate) -> Quote:
 
 def normalize_trade(symbol: str, row: Trade | Aggregate) -> Quote:
     """A trade or an aggregate as a quote."""
-    return {"symbol": symbol, "last": row.price, "ticks": [norm_trade(row)]}
+    return {"symbol": symbol, "last": row.price, "ticks": [trade_tick(row)]}
 
 
 def normalize_best(symbol: str, row: Best, before: Best | None, now_ns: int) -> Quote:

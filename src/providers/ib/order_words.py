@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from piker_core.errors import OrderError
+from piker_core.errors import OrderError, ProviderError
 from piker_core.orders import BrokerdFill, BrokerdOrder, Side, Transaction
 
 from .config import PROVIDER, Config
@@ -156,8 +156,17 @@ def norm_trade(record: Any) -> Transaction | None:
 
     That is the sum of a combination, whose legs are told too. The fee is 0 as long as
     no commission was reported. A stock is named by where it was executed, since TWS
-    does not say where it is listed.
+    does not say where it is listed. Raises ProviderError for what is no `Fill`.
     """
+    try:
+        return _transaction(record)
+    except (AttributeError, TypeError, ValueError, ArithmeticError) as error:
+        raise ProviderError(
+            f"a trade cannot be understood: {error}", frame=repr(record)[:500]
+        ) from None
+
+
+def _transaction(record: Any) -> Transaction | None:
     contract, execution = record.contract, record.execution
     if contract.secType == COMBINED:
         return None

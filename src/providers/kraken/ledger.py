@@ -34,7 +34,7 @@ def norm_trade(record: Mapping[str, Any]) -> Transaction | None:
         return _ledger(record)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         text = f"a record of Kraken's cannot be understood: {error!r}"
-        raise ProviderError(text, frame=repr(dict(record))[:500]) from None
+        raise ProviderError(text, frame=repr(record)[:500]) from None
 
 
 def _trade(record: Mapping[str, Any]) -> Transaction:

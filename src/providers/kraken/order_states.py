@@ -44,10 +44,7 @@ _ENDED = 4096
 """Ended orders that are remembered."""
 _HELD = 1024
 """Rows that are held at most."""
-_NUMBERS = (
-    *("order_qty", "limit_price", "cum_qty"),
-    *("avg_price", "last_qty", "last_price"),
-)
+_NUMBERS = ("order_qty", "limit_price", "cum_qty", "last_qty", "last_price")
 _ZERO = Decimal(0)
 
 

@@ -270,21 +270,20 @@ class PrivateLink:
             self.abandon("the session's token is refused")
 
     def _follow(self, frame: ExecutionsFrame | BalancesFrame) -> None:
-        """Look whether something was lost of a channel."""
+        """Look whether something was lost of a channel.
+
+        While it is subscribed to anew, what comes before the snapshot says nothing.
+        """
         channel, sequence = frame.channel, frame.sequence
-        if frame.type == "snapshot":
+        snapshot, renewing = frame.type == "snapshot", channel in self._renewing
+        if snapshot:
             self._snapshots.setdefault(channel, trio.Event()).set()
-            self._renewing.discard(channel)
-            if sequence is not None:
-                self._sequences[channel] = sequence
-            return
-        if sequence is None or channel in self._renewing:
-            return
         last = self._sequences.get(channel)
-        if last is not None and sequence <= last:
-            return  # it came before
-        self._sequences[channel] = sequence
-        if last is not None and sequence > last + 1:
+        if sequence is None or (last is None and renewing and not snapshot):
+            return
+        if snapshot or last is None or sequence == last + 1:
+            self._sequences[channel] = sequence
+        elif sequence > last + 1 and not renewing:
             self._renewing.add(channel)
             self._host.missed(f"{sequence - last - 1} messages of {channel} are lost")
             self._nursery.start_soon(self._renew, channel)

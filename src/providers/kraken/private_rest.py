@@ -73,10 +73,8 @@ class RestOrder(msgspec.Struct, frozen=True, kw_only=True):
     vol: Decimal
     vol_exec: Decimal
     price: Decimal = Decimal(0)
-    cost: Decimal = Decimal(0)
     fee: Decimal = Decimal(0)
     opentm: Decimal = Decimal(0)
-    closetm: Decimal | None = None
     reason: str | None = None
     cl_ord_id: str | None = None
 
@@ -94,7 +92,6 @@ class RestTrade(msgspec.Struct, frozen=True, kw_only=True):
     time: Decimal
     type: str
     price: Decimal
-    cost: Decimal = Decimal(0)
     fee: Decimal = Decimal(0)
     vol: Decimal
     trade_id: int | None = None

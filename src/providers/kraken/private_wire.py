@@ -38,11 +38,9 @@ class ExecutionRow(msgspec.Struct, frozen=True, kw_only=True):
     order_status: str = ""
     symbol: str = ""
     side: str = ""
-    order_type: str = ""
     order_qty: Decimal | None = None
     limit_price: Decimal | None = None
     cum_qty: Decimal | None = None
-    avg_price: Decimal | None = None
     exec_id: str = ""
     trade_id: int | None = None
     last_qty: Decimal | None = None
@@ -80,7 +78,6 @@ class BalanceRow(msgspec.Struct, frozen=True, kw_only=True):
     wallets: list[Wallet] = []
     wallet_type: str = ""
     wallet_id: str = ""
-    ledger_id: str = ""
 
     @property
     def spot(self) -> Decimal | None:
@@ -118,7 +115,6 @@ class Result(msgspec.Struct, frozen=True):
 
     order_id: str = ""
     cl_ord_id: str = ""
-    channel: str = ""
     count: int = 0
     maxratecount: int | None = None
     error: str = ""

@@ -41,8 +41,19 @@ __all__ = [
     "open_venue",
 ]
 
-LENIENT = {"rest_rate": 100.0, "rest_burst": 200.0}
+LENIENT = {
+    "rest_rate": 100.0,
+    "rest_burst": 200.0,
+    "account": Account(threshold=1000, calls=1000.0, calls_decay=100.0),
+}
 """Options of `open_venue` that lift its limits, for checks of other things."""
+PATIENCE = {
+    "reply_timeout_s": 2.0,
+    "private_rate": 50.0,
+    "private_burst": 200,
+    "order_threshold": 900,
+}
+"""Keys of the provider's configuration that checks are run with."""
 
 
 class VenueStatistics(msgspec.Struct, frozen=True, kw_only=True):
