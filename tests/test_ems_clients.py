@@ -394,6 +394,7 @@ def encode(message: object) -> bytes:
         encode({"msg": "hello", "session": "x", "version": 99}),
         encode(ASK),
         encode([1, 2, 3]),
+        encode({"msg": "hello", "session": "fff"}).replace(b"fff", b"\xff\xff\xff"),
     ],
     ids=repr,
 )
@@ -472,6 +473,7 @@ async def test_a_request_that_cannot_be_read_is_answered_by_its_number(
         encode({"msg": "heard", "seq": 2**63}),
         encode({"msg": "heard", "seq": -2}),
         encode({"msg": "other"}),
+        encode({"msg": "other"}).replace(b"other", b"\xf4\xf4\xf4\xf4\xf4"),
         b"\x81\x81\x01\x02\x03",
         b"\x81\x90\x01",
         encode(HELLO),

@@ -268,7 +268,7 @@ class Gateway(Orders):
         """End the order if all that it waits for is here."""
         if dialog.ended:
             return
-        if dialog.filled >= dialog.order.size and dialog.asked != "update":
+        if dialog.filled >= dialog.order.size and not dialog.changed:
             self._end(dialog, "closed")
         elif dialog.ending and dialog.filled >= dialog.ending_filled:
             self._end(dialog, dialog.ending, dialog.reason)
@@ -349,6 +349,7 @@ class Gateway(Orders):
         order = dialog.order
         if (order.price, order.size) != (price, size):
             dialog.order = msgspec.structs.replace(order, price=price, size=size)
+            dialog.changed = True
             reason = f"the broker has it so: {size} at {price}"
             self._say(dialog, dialog.state, None, reason=reason)
             self._settle(dialog)

@@ -84,6 +84,8 @@ Told = Status | BrokerdPosition | Done
 FromGateway = Welcome | Refused | Done | Status | BrokerdPosition
 FromClient = Hello | Ask | Kill | Heard
 
+UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+"""What decoding raises for bytes that are no message."""
 decode_told = msgspec.msgpack.Decoder(FromGateway).decode
 decode_asked = msgspec.msgpack.Decoder(FromClient).decode
 

@@ -32,7 +32,7 @@ from piker_core.core.rings import attach_bars, checked_namespace
 from piker_core.ems.client import Messages, OrderClient, Positions
 from piker_core.ems.database import Database, open_database
 from piker_core.ems.desk import Desk
-from piker_core.ems.link import MOST, Welcome, socket_name
+from piker_core.ems.link import MOST, UNREADABLE, Welcome, socket_name
 from piker_core.ems.live import LiveBroker
 from piker_core.ems.markets import Markets
 from piker_core.ems.paper_broker import PaperBroker
@@ -229,7 +229,7 @@ async def _follow(place: Place, client: OrderClient) -> bool:
         if sock is None:
             return False
         await follow(client, Link(close_in_children(sock), MOST))
-    except (OSError, LinkError, msgspec.MsgspecError) as error:
+    except (OSError, LinkError, *UNREADABLE) as error:
         log.info("the gateway of %s: %s", place.account, error)
         return False
     return True

@@ -25,12 +25,14 @@ from piker_core.ems.client import OrderClient
 from piker_core.ems.desk import Desk
 from piker_core.ems.link import (
     MOST,
+    UNREADABLE,
     VERSION,
     Ask,
     Done,
     Heard,
     Hello,
     Kill,
+    Number,
     Refused,
     Told,
     Welcome,
@@ -48,6 +50,15 @@ WELCOME_S = 30.0
 REFUSAL_S = 1.0
 MOST_LINES = 256
 _PAUSE_S = 0.1
+
+
+class _Numbered(msgspec.Struct):
+    """As much of a request as it takes to answer it."""
+
+    number: Number
+
+
+_decode_numbered = msgspec.msgpack.Decoder(_Numbered).decode
 
 log = logging.getLogger("piker_core.ems")
 
@@ -97,7 +108,7 @@ class Server:
                 hello = await _hello(link)
                 if hello is not None:
                     await _Line(self._desk, link, self._most_waiting).run(hello)
-            except (PikerError, msgspec.MsgspecError, RecursionError) as error:
+            except (PikerError, *UNREADABLE) as error:
                 log.warning("a client of the gateway: %s", error)
                 with trio.move_on_after(REFUSAL_S):
                     await link.send(Refused(reason=str(error)))
@@ -189,7 +200,7 @@ class _Line:
         while (raw := await self._link.receive()) is not None:
             try:
                 message = decode_asked(raw)
-            except (msgspec.MsgspecError, RecursionError) as error:
+            except UNREADABLE as error:
                 self._refuse(raw, str(error))
                 continue
             if isinstance(message, Ask):
@@ -201,13 +212,18 @@ class _Line:
 
     def _refuse(self, raw: bytes, why: str) -> None:
         """Answer a request that cannot be read, if it has a number at all."""
-        try:
-            number = msgspec.msgpack.decode(raw).get("number")
-        except (msgspec.MsgspecError, AttributeError, RecursionError):
-            number = None
-        if isinstance(number, int) and abs(number) < 1 << 62:
+        number = number_of(raw)
+        if number is not None:
             self._deliver([Done(number, f"the request cannot be read: {why}")])
         log.warning("a client of the gateway said what cannot be read: %s", why)
+
+
+def number_of(raw: bytes) -> int | None:
+    """The number of a request that cannot be read."""
+    try:
+        return _decode_numbered(raw).number
+    except UNREADABLE:
+        return None
 
 
 class _Outbox:
@@ -276,7 +292,7 @@ async def _listen(client: OrderClient, link: Link) -> None:
     while (raw := await link.receive()) is not None:
         try:
             message = decode_told(raw)
-        except msgspec.MsgspecError as error:
+        except UNREADABLE as error:
             log.warning("the gateway said what cannot be read: %s", error)
             continue
         if isinstance(message, Refused):

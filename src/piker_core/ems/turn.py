@@ -177,6 +177,7 @@ class Orders:
 
     def _send_update(self, dialog: Dialog, wanted: Order) -> None:
         dialog.asked, dialog.asked_update = "update", wanted
+        dialog.changed = True
         dialog.asked_ns = self._around.now_ns()
         self._send_order(dialog, wanted)
 
