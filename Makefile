@@ -16,7 +16,7 @@ BIN := $(VENV)/bin
 BUILD := build/$(patsubst .%,%,$(notdir $(VENV)))
 SOURCES := src/piker_core src/providers
 COMPILED := rings ticks fold engine triggers
-FUZZED := attach frames answers config journal
+FUZZED := attach frames answers config journal orders
 export PATH := $(abspath $(BIN)):$(PATH)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 

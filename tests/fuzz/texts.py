@@ -4,8 +4,9 @@
 
 `frames`: WebSocket frames of Kraken and Binance through decode, normalize and the
 engine; `answers`: bodies of their REST calls; `config`: configuration files; `journal`:
-segments of journals. Only documented errors may come out: anything else ends the run
-with the input that did it.
+segments of journals; `orders`: bytes at the order gateway's socket, and requests and
+messages of brokers in any order. Only documented errors may come out: anything else
+ends the run with the input that did it.
 """
 
 import os
@@ -28,7 +29,7 @@ with atheris.instrument_imports(include=["piker_core", "providers"]):
     from providers.kraken import answers, wire
     from providers.kraken.api import Config
     from providers.kraken.rest import SITE
-    from tests.fuzz import binance_texts
+    from tests.fuzz import binance_texts, order_turns
 
 NAMESPACE = f"fuzz{os.getpid()}"
 NOW_NS = 1_732_320_000 * 10**9
@@ -170,6 +171,7 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
     "answers": try_answer,
     "config": try_config,
     "journal": try_journal,
+    "orders": order_turns.try_orders,
 }
 
 

@@ -16,7 +16,7 @@ from piker_core.conformance.stage import Stage
 from piker_core.conformance.trader import FAR, THROUGH, Trader, filled_of
 from piker_core.ems.gateway import Gateway
 from piker_core.ems.ledger import Ledger
-from piker_core.ems.live import status_of
+from piker_core.ems.reconcile import status_of
 from piker_core.ems.risk import Risk, RiskConfig
 from piker_core.ems.turn import Around, Prices
 from piker_core.orders import (

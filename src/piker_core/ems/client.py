@@ -5,8 +5,9 @@ next one, under its number, by which the gateway knows what it has done already.
 """
 
 import math
-from collections.abc import Callable
+from collections import deque
 from decimal import Decimal
+from typing import Protocol
 
 import trio
 
@@ -17,6 +18,65 @@ from piker_core.orders import BrokerdPosition, Cancel, Order, Status, Update
 Number = Decimal | str | float
 Positions = dict[tuple[str, str], dict[str, BrokerdPosition]]
 Message = Status | BrokerdPosition
+
+
+class Line(Protocol):
+    """A way to the gateway. Nothing of it waits but `leave`."""
+
+    def post(self, number: int, request: Order | Update | Cancel | None) -> None:
+        """Say a request; None: cancel all."""
+
+    def heard(self, seq: int) -> None:
+        """Say up to which status the strategy has taken them."""
+
+    async def leave(self) -> None:
+        """Wait until all is said, and done that is to be done when a client leaves."""
+
+
+class Messages(trio.abc.ReceiveChannel[Message]):
+    """What the gateway says, in order, none lost.
+
+    Who asks for a message has taken care of the one before: what was not asked for is
+    told again to who comes after a strategy that was killed.
+    """
+
+    def __init__(self) -> None:
+        self._sink, self._stream = trio.open_memory_channel[Message](math.inf)
+        self._seqs: deque[int] = deque()
+        self._taken = 0
+        self.heard = 0
+        """Up to which status they are taken care of."""
+        self.line: Line | None = None
+
+    def put(self, message: Message, seq: int) -> None:
+        """One more; `seq`: the last status by then."""
+        self._seqs.append(seq)
+        self._sink.send_nowait(message)
+
+    def receive_nowait(self) -> Message:
+        """The next message. Raises trio.WouldBlock if there is none."""
+        self.settle(self._taken)
+        message = self._stream.receive_nowait()
+        self._taken = self._seqs.popleft()
+        return message
+
+    async def receive(self) -> Message:
+        """The next message, when there is one."""
+        self.settle(self._taken)
+        message = await self._stream.receive()
+        self._taken = self._seqs.popleft()
+        return message
+
+    def settle(self, seq: int) -> None:
+        """All up to here are taken care of."""
+        if seq > self.heard:
+            self.heard = seq
+            if self.line is not None:
+                self.line.heard(seq)
+
+    async def aclose(self) -> None:
+        """Nothing more is wanted."""
+        await self._stream.aclose()
 
 
 class _Pending:
@@ -52,12 +112,13 @@ class OrderClient:
         self.opened = trio.Event()
         """It was let in, or `refused`, for this reason."""
         self.refused = ""
-        self.sink, self.stream = trio.open_memory_channel[Message](math.inf)
-        self._post: Callable[[int, Order | Update | Cancel | None], None] | None = None
+        self.stream = Messages()
+        self._line: Line | None = None
         self._pending: dict[int, _Pending] = {}
         self._number = 0
         self._news = trio.Event()
         self._seq = -1
+        self._closed = False
 
     # Requests
 
@@ -106,10 +167,12 @@ class OrderClient:
         self._ask(Cancel(oid=oid))
 
     def _ask(self, request: Order | Update | Cancel | None) -> _Pending:
+        if self._closed:
+            raise PikerError("this client has left its gateway: open_ems() again")
         self._number += 1
         pending = self._pending[self._number] = _Pending(request)
-        if self._post is not None:
-            self._post(self._number, request)
+        if self._line is not None:
+            self._line.post(self._number, request)
         return pending
 
     async def _done(self, pending: _Pending) -> None:
@@ -122,11 +185,29 @@ class OrderClient:
         for pending in list(self._pending.values()):
             await pending.done.wait()
 
-    async def settled(self) -> None:
-        """Wait until the broker has heard of every order so far."""
-        while any(status.resp == "pending" for status in self.dialogs.values()):
+    async def leave(self, *, settled: bool, sent: bool) -> None:
+        """Say what is to be said at the end. `settled`: no more is to be told again.
+
+        `sent`: orders are waited for until the broker has heard of them.
+        """
+        if settled:
+            self.stream.settle(self._seq)
+        await self.flush()
+        while sent and any(one.resp == "pending" for one in self.dialogs.values()):
             self._news = trio.Event()
             await self._news.wait()
+        if settled:
+            self.stream.settle(self._seq)
+        if self._line is not None:
+            await self._line.leave()
+
+    def close(self) -> None:
+        """No gateway will be there any more: what is not done never will be."""
+        self._closed = True
+        for pending in self._pending.values():
+            pending.error = "the gateway has ended; it is not known if this was done"
+            pending.done.set()
+        self._pending.clear()
 
     # The line
 
@@ -140,23 +221,20 @@ class OrderClient:
             symbols=self.symbols,
         )
 
-    def welcome(
-        self,
-        welcome: Welcome,
-        post: Callable[[int, Order | Update | Cancel | None], None],
-    ) -> None:
+    def welcome(self, welcome: Welcome, line: Line) -> None:
         """The gateway has let this client in: say again what it has not done."""
         self.accounts[:] = welcome.accounts
         for position in welcome.positions:
             self._hold(position)
         self.dialogs |= {status.oid: status for status in welcome.dialogs}
         self._seq = max(self._seq, 0)
-        self._post = post
+        self._line = self.stream.line = line
+        line.heard(self.stream.heard)
         for number in sorted(self._pending):
             if number <= welcome.number:
                 self._pending.pop(number).done.set()
             else:
-                post(number, self._pending[number].request)
+                line.post(number, self._pending[number].request)
         self.opened.set()
 
     def refuse(self, reason: str) -> None:
@@ -166,7 +244,7 @@ class OrderClient:
 
     def line_lost(self) -> None:
         """Nothing more comes over the line; requests wait for the next one."""
-        self._post = None
+        self._line = self.stream.line = None
 
     def deliver(self, messages: list[Told]) -> None:
         """What the gateway says, in order."""
@@ -184,7 +262,7 @@ class OrderClient:
             else:
                 self._seq = message.seq
                 self._note(message)
-            self.sink.send_nowait(message)
+            self.stream.put(message, self._seq)
         self._news.set()
 
     def _note(self, status: Status) -> None:

@@ -116,6 +116,11 @@ class Database:
         rows = self.connection.execute("SELECT 1 FROM orders WHERE oid = ?", [oid])
         return rows.fetchone() is not None
 
+    def is_ours(self, reqid: str) -> bool:
+        """Whether there was ever an order with this client order id."""
+        query = "SELECT 1 FROM orders WHERE reqid = ?"
+        return self.connection.execute(query, [reqid]).fetchone() is not None
+
     def seq(self) -> int:
         """The place of the newest status."""
         row = self.connection.execute("SELECT max(seq) FROM statuses").fetchone()

@@ -30,7 +30,7 @@ from piker_core.ems.lifecycle import Dialog
 from piker_core.ems.link import Done
 from piker_core.ems.markets import Markets
 from piker_core.ems.risk import Risk
-from piker_core.ems.seats import Asked, Entering, Seat, Seats
+from piker_core.ems.seats import NAMED, Asked, Entering, Seat, Seats
 from piker_core.ems.turn import Around, Turn
 from piker_core.orders import (
     BrokerdCancel,
@@ -53,8 +53,13 @@ class Broker(Protocol):
 
     at_once: bool
 
-    def begin(self, dialogs: Sequence[Dialog], ledger: Ledger) -> None:
-        """Orders that live, as they are stored; said again after a failed commit."""
+    def begin(
+        self, dialogs: Sequence[Dialog], ledger: Ledger, note: Callable[[str], str]
+    ) -> None:
+        """Orders that live, as they are stored; said again after a failed commit.
+
+        `note` reads what was noted in turns.
+        """
 
     def take(self, message: BrokerdOrder | BrokerdCancel) -> Iterable[BrokerdMessage]:
         """Send it; what is known of it at once."""
@@ -99,6 +104,7 @@ class Desk:
         self._inputs: list[Input] = []
         self._awake = trio.Event()
         self._seats = Seats(database, self.account)
+        self._turned = trio.Event()
         self._failed = ""
         self._stored = Turn()
         self._load()
@@ -132,7 +138,8 @@ class Desk:
         self._seats.begin(self.gateway, [d for d in dialogs if d.ended])
         self.markets.resume(self.database.note("ticks"), living)
         sent = [dialog for dialog in living if not dialog.kept_here]
-        self.broker.begin(sent, self.ledger)
+        self.broker.begin(sent, self.ledger, self.database.note)
+        self._is_loaded = True
         if self.broker.at_once:
             self.gateway.send_again()
 
@@ -146,6 +153,11 @@ class Desk:
     def hear(self, message: BrokerdMessage) -> None:
         """A message of the broker."""
         self.put(lambda gateway: gateway.heard(message))
+
+    async def left(self, session: str) -> None:
+        """Wait until no order of a client lives."""
+        while any(d.session == session for d in self.gateway.living.values()):
+            await self._turned.wait()
 
     async def run(
         self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
@@ -161,8 +173,7 @@ class Desk:
                     self._awake = trio.Event()
                     await self._take_turn()
         finally:
-            with trio.CancelScope(shield=True):
-                await self._close()
+            await self._close()
 
     async def _look(self) -> None:
         """Wake for ticks: for each if an order waits for one, else now and then."""
@@ -179,10 +190,14 @@ class Desk:
             await trio.lowlevel.checkpoint()
 
     async def _forsake(self) -> None:
-        """Of clients that do not come back: cancel what they wanted canceled."""
-        await trio.sleep(RETURN_S)
-        for session in self._seats.forsaken():
-            self.put(partial(Gateway.cancel_all, session=session))
+        """Of clients that do not come back: cancel what they wanted canceled.
+
+        Again, where the broker could not be told, or did not do it.
+        """
+        while True:
+            await trio.sleep(RETURN_S)
+            for session in self._seats.forsaken():
+                self.put(partial(Gateway.cancel_all, session=session))
 
     # ---- a turn ---------------------------------------------------------------------
 
@@ -202,6 +217,8 @@ class Desk:
             self._seats.let_in(arrival)
         for message in turn.sends:
             self.broker.take(message)
+        self._turned.set()
+        self._turned = trio.Event()
 
     def _take(
         self,
@@ -220,7 +237,8 @@ class Desk:
             if self._seats.admit(item.hello):
                 arrivals.append(item)
             else:
-                item.refused(f"a client {item.hello.session!r} is there already")
+                name = item.hello.session.removeprefix(NAMED)
+                item.refused(f"a client {name!r} is there already")
         elif isinstance(item, Seat):
             if self._seats.leave(item) and item.session.cancels:
                 self.gateway.cancel_all(item.session.id)
@@ -271,7 +289,7 @@ class Desk:
         for dialog in (*self.broker.keep(living), *self.markets.keep(living)):
             turn.dirty[dialog.oid] = dialog
         turn.dirty = news.heard | turn.dirty
-        notes = {"ticks": self.markets.position}
+        notes = turn.notes | {"ticks": self.markets.position}
         stored = Stored(
             turn,
             news.changed,
@@ -281,10 +299,7 @@ class Desk:
             terms=self.ledger.take_terms(),
         )
         try:
-            with trio.CancelScope(shield=True):  # once taken, a turn is stored
-                await trio.to_thread.run_sync(
-                    self.database.commit, stored, self.name, self.account
-                )
+            await self._commit(stored)
         except (sqlite3.Error, OSError) as error:
             await self._undo(inputs, answers, str(error))
             return False
@@ -294,6 +309,13 @@ class Desk:
             log.warning("%s: stores again", self.database.path)
             self._failed = ""
         return True
+
+    async def _commit(self, stored: Stored) -> None:
+        """Commit it, even if cancelled meanwhile: what was taken is not lost then."""
+        with trio.CancelScope(shield=True):
+            await trio.to_thread.run_sync(
+                self.database.commit, stored, self.name, self.account
+            )
 
     async def _undo(
         self, inputs: list[Input], answers: list[tuple[Seat, Done]], why: str
@@ -307,20 +329,25 @@ class Desk:
             seat.deliver([Done(done.number, reason)])
             seat.session.number = done.number  # it is answered, though not stored
         self._inputs[:0] = [item for item in inputs if not isinstance(item, Asked)]
-        self._load()
+        self._is_loaded = False
+        while not self._is_loaded:
+            await trio.sleep(RETRY_S)
+            try:
+                self._load()
+            except (sqlite3.Error, OSError) as error:
+                log.warning("%s cannot be read: %s", self.database.path, error)
         self._awake.set()
-        await trio.sleep(RETRY_S)
 
     async def _close(self) -> None:
         """Store who has heard what. A disk that is full now costs a repeat later."""
+        if not self._is_loaded:
+            return
         news = self._seats.take_news(closing=True)
         turn = self.gateway.take_turn()
         turn.dirty = news.heard | turn.dirty
-        stored = Stored(turn, (), news.gone, {"ticks": self.markets.position})
+        notes = {"ticks": self.markets.position}
         try:
-            await trio.to_thread.run_sync(
-                self.database.commit, stored, self.name, self.account
-            )
+            await self._commit(Stored(turn, news.changed, news.gone, notes))
         except (sqlite3.Error, OSError) as error:
             log.error("%s cannot be written: %s", self.database.path, error)
 

@@ -11,6 +11,8 @@
 
 from decimal import Decimal
 
+import msgspec
+
 from piker_core.ems.lifecycle import Dialog
 from piker_core.ems.turn import Orders, Request
 from piker_core.errors import PikerError
@@ -24,6 +26,9 @@ from piker_core.orders import (
     Order,
     Update,
 )
+
+LATEST = 1 << 62
+"""A time that nothing is newer than."""
 
 
 class Gateway(Orders):
@@ -263,7 +268,7 @@ class Gateway(Orders):
         """End the order if all that it waits for is here."""
         if dialog.ended:
             return
-        if dialog.filled >= dialog.order.size and dialog.asked != "update":
+        if dialog.filled >= dialog.order.size and not dialog.changed:
             self._end(dialog, "closed")
         elif dialog.ending and dialog.filled >= dialog.ending_filled:
             self._end(dialog, dialog.ending, dialog.reason)
@@ -293,10 +298,10 @@ class Gateway(Orders):
         if dialog is not None:
             self._refused(BrokerdError(reason=reason, oid=dialog.oid, reqid=reqid))
 
-    def not_known(self, reqid: str, reason: str) -> None:
-        """The broker does not know an order, however often it was asked."""
+    def not_known(self, reqid: str, reason: str, since_ns: int = LATEST) -> None:
+        """The broker, asked after this time, does not know an order."""
         dialog = self.by_reqid.get(reqid)
-        if dialog is None:
+        if dialog is None or dialog.kept_here or _is_newer(dialog, since_ns):
             return
         if dialog.acked:
             dialog.ending, dialog.reason = "canceled", reason
@@ -312,10 +317,16 @@ class Gateway(Orders):
             dialog.unknown = True
             self._touch(dialog)
 
-    def found(self, reqid: str, price: Decimal, size: Decimal) -> None:
-        """The broker was asked, and has an order so: what was in doubt is known."""
+    def found(
+        self, reqid: str, price: Decimal, size: Decimal, since_ns: int = LATEST
+    ) -> None:
+        """The broker was asked, after this time, and has an order so.
+
+        What was in doubt is known then. Where nothing is, the broker is believed: a
+        change was done after all, or by others.
+        """
         dialog = self.by_reqid.get(reqid)
-        if dialog is None or dialog.ended:
+        if dialog is None or dialog.kept_here or _is_newer(dialog, since_ns):
             return
         dialog.acked = True
         wanted = dialog.asked_update
@@ -330,6 +341,23 @@ class Gateway(Orders):
                 dialog.cancel_called = False
                 self._say(dialog, "error", told, req=_asked(dialog))
             self._answered(dialog)
+        if not dialog.asked:
+            self._believe(dialog, price, size)
+
+    def _believe(self, dialog: Dialog, price: Decimal, size: Decimal) -> None:
+        """An order is at the broker as nobody here has asked for it, or not lately."""
+        order = dialog.order
+        if (order.price, order.size) != (price, size):
+            dialog.order = msgspec.structs.replace(order, price=price, size=size)
+            dialog.changed = True
+            reason = f"the broker has it so: {size} at {price}"
+            self._say(dialog, dialog.state, None, reason=reason)
+            self._settle(dialog)
+
+
+def _is_newer(dialog: Dialog, since_ns: int) -> bool:
+    """Whether something was asked or answered since, which is not in what was found."""
+    return max(dialog.asked_ns, dialog.answered_ns) >= since_ns
 
 
 def _is_kept(order: Order) -> bool:

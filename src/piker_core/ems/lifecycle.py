@@ -2,9 +2,10 @@
 
 1. An order is in one state, the last `resp` that says one. `LIFE` says to which state a
    word leads; a word that is not in it for a state changes nothing.
-2. What is filled is the sum of the fills that were told, each known by its id. A broker
-   that says "closed" or "canceled" before all fills of it are here is believed when
-   they are: the end waits for them.
+2. What is filled is the sum of the fills that were told, each known by its id. An order
+   is closed when that is its size or, if it was ever updated, when the broker says so.
+   A broker that says "closed" or "canceled" before all fills of it are here is believed
+   when they are: the end waits for them.
 3. An order that has ended stays so. A fill that comes after all, as it has happened, is
    told and counted; it changes no state.
 4. At most one request about an order is at the broker; what is asked meanwhile waits.
@@ -48,6 +49,8 @@ class Dialog(msgspec.Struct, kw_only=True):
     """As it is now, updates that were taken included."""
     session: str
     """Of the client that sent it."""
+    adopter: str = ""
+    """Of the client that took it over."""
     reqid: str
     state: Resp
     began_ns: int
@@ -57,9 +60,13 @@ class Dialog(msgspec.Struct, kw_only=True):
     """The broker has said that it has it."""
     asked: Asked = ""
     """The request that is at the broker."""
+    changed: bool = False
+    """An update was sent: of its size the broker is asked, not what is known here."""
     asked_update: Order | None = None
     """The order as it is wanted by the update that is at the broker."""
     asked_ns: int = 0
+    answered_ns: int = 0
+    """When the last request at the broker had its answer."""
     waiting: list[Update] = []
     """Updates that wait for the request at the broker."""
     cancel_waits: bool = False

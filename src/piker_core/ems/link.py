@@ -3,19 +3,23 @@
 Framed as docs/control.md has it: four bytes of length, big-endian, and a msgpack map.
 A client says `Hello` first and hears `Welcome`; then it says `Ask`s, numbered from 1
 without a hole, and hears a `Done` for each, when it is on disk, and, as they happen,
-`Status` and `BrokerdPosition`.
+`Status` and `BrokerdPosition`; with `Heard` it says which of those it has done with.
 """
 
 import hashlib
 from pathlib import Path
+from typing import Annotated
 
 import msgspec
 
 from piker_core.orders import BrokerdPosition, Cancel, Order, Status, Update
 
 VERSION = 1
+MOST_NUMBER = 1 << 62
 MOST = 1 << 24
 """Bytes of a message."""
+Number = Annotated[int, msgspec.Meta(ge=1, le=MOST_NUMBER)]
+Seq = Annotated[int, msgspec.Meta(ge=-1, le=MOST_NUMBER)]
 
 
 class Hello(msgspec.Struct, frozen=True, tag="hello", tag_field="msg"):
@@ -25,8 +29,8 @@ class Hello(msgspec.Struct, frozen=True, tag="hello", tag_field="msg"):
     whose client is gone, unless that one has a name. `symbols`: what it trades.
     """
 
-    session: str
-    seq: int = -1
+    session: Annotated[str, msgspec.Meta(min_length=1, max_length=128)]
+    seq: Seq = -1
     cancels: bool = False
     adopts: bool = True
     symbols: list[str] = []
@@ -53,14 +57,20 @@ class Refused(msgspec.Struct, frozen=True, tag="refused", tag_field="msg"):
 class Ask(msgspec.Struct, frozen=True, tag="ask", tag_field="msg"):
     """A request of a client."""
 
-    number: int
+    number: Number
     request: Order | Update | Cancel
 
 
 class Kill(msgspec.Struct, frozen=True, tag="kill", tag_field="msg"):
     """Cancel every order of the account."""
 
-    number: int
+    number: Number
+
+
+class Heard(msgspec.Struct, frozen=True, tag="heard", tag_field="msg"):
+    """Up to which status a client has taken care of what it was told."""
+
+    seq: Seq
 
 
 class Done(msgspec.Struct, frozen=True, tag="done", tag_field="msg"):
@@ -72,8 +82,10 @@ class Done(msgspec.Struct, frozen=True, tag="done", tag_field="msg"):
 
 Told = Status | BrokerdPosition | Done
 FromGateway = Welcome | Refused | Done | Status | BrokerdPosition
-FromClient = Hello | Ask | Kill
+FromClient = Hello | Ask | Kill | Heard
 
+UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+"""What decoding raises for bytes that are no message."""
 decode_told = msgspec.msgpack.Decoder(FromGateway).decode
 decode_asked = msgspec.msgpack.Decoder(FromClient).decode
 

@@ -29,10 +29,10 @@ from piker_core.config import (
 from piker_core.control import Link, LinkError
 from piker_core.control_socket import close_in_children, connect_to
 from piker_core.core.rings import attach_bars, checked_namespace
-from piker_core.ems.client import Message, OrderClient, Positions
+from piker_core.ems.client import Messages, OrderClient, Positions
 from piker_core.ems.database import Database, open_database
 from piker_core.ems.desk import Desk
-from piker_core.ems.link import MOST, Welcome, socket_name
+from piker_core.ems.link import MOST, UNREADABLE, Welcome, socket_name
 from piker_core.ems.live import LiveBroker
 from piker_core.ems.markets import Markets
 from piker_core.ems.paper_broker import PaperBroker
@@ -53,7 +53,7 @@ FLUSH_S = 10.0
 Mode = Literal["paper", "live"]
 Opened = tuple[
     OrderClient,
-    trio.MemoryReceiveChannel[Message],
+    Messages,
     Positions,
     list[str],
     dict[str, Status],
@@ -150,6 +150,8 @@ async def open_ems(
     provider's dialog raises, PikerError for a database that cannot be used.
     """
     place = find_place(fqmes, mode, account, namespace)
+    if client is not None and not (client.isprintable() and 0 < len(client) <= 64):
+        raise PikerError(f"client {client!r:.80} must be 1 to 64 printable characters")
     own = OrderClient(
         f"{NAMED}{client}" if client else uuid.uuid4().hex,
         cancels=cancel_on_disconnect,
@@ -163,19 +165,35 @@ async def open_ems(
 @asynccontextmanager
 async def seated(place: Place, client: OrderClient) -> AsyncIterator[None]:
     """Have a client at the gateway of an account, which is run here if nowhere else."""
+    scope = trio.CancelScope(shield=True)
+
+    async def run() -> None:
+        """Until the client has left, whatever else is cancelled."""
+        try:
+            with scope:
+                await run_gateway(place, client)
+        finally:
+            client.close()
+
     async with open_nursery() as nursery:
-        nursery.start_soon(run_gateway, place, client)
-        await client.opened.wait()
+        nursery.start_soon(run)
+        try:
+            await client.opened.wait()
+        except BaseException:
+            scope.cancel()
+            raise
         if client.refused:
+            scope.cancel()
             raise PikerError(client.refused)
+        settled = False
         try:
             yield
-            with trio.move_on_after(FLUSH_S):
-                await client.flush()
-                if place.mode == "live":
-                    await client.settled()
+            settled = True
         finally:
-            nursery.cancel_scope.cancel()
+            with trio.move_on_after(FLUSH_S, shield=True):
+                sent = settled and place.mode == "live"
+                await client.leave(settled=settled, sent=sent)
+            scope.cancel()
 
 
 async def run_gateway(
@@ -211,7 +229,7 @@ async def _follow(place: Place, client: OrderClient) -> bool:
         if sock is None:
             return False
         await follow(client, Link(close_in_children(sock), MOST))
-    except (OSError, LinkError, msgspec.MsgspecError) as error:
+    except (OSError, LinkError, *UNREADABLE) as error:
         log.info("the gateway of %s: %s", place.account, error)
         return False
     return True
@@ -293,20 +311,36 @@ async def _open_desk(
         raise PikerError(f"provider {place.broker} takes no orders: use paper mode")
     live = LiveBroker(provider.open_trade_dialog, account=place.account, config=config)
     desk = make(live)
-    live.put, live.gateway = desk.put, lambda: desk.gateway
+    live.join(desk.put, lambda: desk.gateway, database.is_ours)
     await nursery.start(desk.run)
     await nursery.start(live.run, place.symbols)
     return desk
+
+
+class _Here:
+    """The line of the client in this process."""
+
+    def __init__(self, desk: Desk, seat: Seat) -> None:
+        self._desk, self._seat = desk, seat
+
+    def post(self, number: int, request: Order | Update | Cancel | None) -> None:
+        self._desk.put(Asked(self._seat, number, request))
+
+    def heard(self, seq: int) -> None:
+        self._seat.heard = seq
+
+    async def leave(self) -> None:
+        session = self._seat.session
+        if session.cancels:
+            self._desk.put(self._seat)
+            await self._desk.left(session.id)
 
 
 def _enter(desk: Desk, client: OrderClient) -> None:
     """Give the client of this process its seat."""
 
     def welcomed(seat: Seat, welcome: Welcome) -> None:
-        def post(number: int, request: Order | Update | Cancel | None) -> None:
-            desk.put(Asked(seat, number, request))
-
-        client.welcome(welcome, post)
+        client.welcome(welcome, _Here(desk, seat))
 
     own = (client.deliver, welcomed, client.refuse)
     desk.put(Entering(client.hello(), *own, here=True))

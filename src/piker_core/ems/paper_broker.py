@@ -1,7 +1,7 @@
 """The paper engine as the broker of a desk: it answers at once."""
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, get_args
 
 from piker_core.broker import BrokerOrder
@@ -9,7 +9,7 @@ from piker_core.config import load_section
 from piker_core.ems.ledger import DAY_NS, Ledger
 from piker_core.ems.lifecycle import Dialog
 from piker_core.ems.markets import Markets
-from piker_core.ems.paper import PaperConfig, PaperEngine
+from piker_core.ems.paper.engine import PaperConfig, PaperEngine
 from piker_core.orders import (
     BrokerdCancel,
     BrokerdMessage,
@@ -38,7 +38,9 @@ class PaperBroker:
         self._day = time.time_ns() // DAY_NS
         self._ledger = Ledger(broker, account)
 
-    def begin(self, dialogs: Sequence[Dialog], ledger: Ledger) -> None:
+    def begin(
+        self, dialogs: Sequence[Dialog], ledger: Ledger, note: Callable[[str], str]
+    ) -> None:
         """Take over the orders that live, as they are stored."""
         self._ledger = ledger
         self._engine = PaperEngine(self.broker, self.account, self._config)

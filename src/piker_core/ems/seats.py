@@ -4,8 +4,9 @@
    one that adopts takes over the orders, and hears what that one has not; a client that
    has a name comes back for its own.
 2. Who asks something about another's order hears what becomes of it, too.
-3. What a client has heard is stored with the next turn: one that is back by itself says
-   up to where it has heard; one that is new may hear again what a killed one did.
+3. What a client has heard, it says when it asks for more. That is stored with the next
+   turn: one that is new hears again what a killed one may not have taken care of.
+4. A client whose line was lost may come back: its requests are not counted anew.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -25,13 +26,17 @@ NAMED = "name:"
 class Seat:
     """A client that is there: `deliver` takes what it is told, and must not wait.
 
-    `here`: it is in this process, and leaves with the desk.
+    `here`: it is in this process, and leaves with the desk. `heard`: up to which status
+    it has taken care of what it was told.
     """
 
     def __init__(
         self, session: Session, deliver: Callable[[list[Told]], None], *, here: bool
     ) -> None:
         self.session, self.deliver, self.here = session, deliver, here
+        self.heard = 0
+        self.noted = 0
+        """What it had heard when that was looked at last."""
 
 
 class Asked(NamedTuple):
@@ -68,11 +73,12 @@ class Seats:
         self._gateway: Gateway
         self._seats: dict[str, Seat] = {}
         self._known = database.sessions()
-        self._adopted: dict[str, str] = {}
         self._late: dict[str, Dialog] = {}
         """Orders that have ended and whose client has not heard all of it."""
-        self._heard: dict[str, Dialog] = {}
-        """Orders of which a client has heard since they were stored."""
+        self._told: dict[str, dict[str, int]] = {}
+        """By session and order: the last status that was told and may not be heard."""
+        self._dirty: dict[str, Dialog] = {}
+        """Orders of which a client has heard, or that it took over, since stored."""
         self._changed: dict[str, Session] = {}
         self._gone: list[str] = []
         self._watchers: dict[str, set[str]] = {}
@@ -82,7 +88,7 @@ class Seats:
         """These are the orders, as stored. `ended`: those of which not all is told."""
         self._gateway = gateway
         self._late = {dialog.oid: dialog for dialog in ended}
-        self._heard.clear()
+        self._dirty.clear()
 
     # Coming and going
 
@@ -108,10 +114,7 @@ class Seats:
             after = dialog.told if hello.seq < 0 else hello.seq
             statuses = self._database.statuses(dialog.oid, after)
             missed |= {status.seq: status for status in statuses}
-            if statuses:
-                dialog.told = statuses[-1].seq
-                self._heard[dialog.oid] = dialog
-            self._late.pop(dialog.oid, None)
+            self._told.setdefault(hello.session, {})[dialog.oid] = dialog.said
         if hello.seq >= 0:
             told = self._database.told_to(hello.session, hello.seq)
             missed |= {status.seq: status for status in told}
@@ -121,10 +124,12 @@ class Seats:
     def _orders_of(self, hello: Hello) -> list[Dialog]:
         """A client's own orders, and those that it takes over."""
         orders = [*self._gateway.living.values(), *self._late.values()]
-        mine = [dialog for dialog in orders if dialog.session == hello.session]
+        mine = [d for d in orders if hello.session in (d.session, d.adopter)]
         if hello.seq < 0 and hello.adopts:
             adopted = [dialog for dialog in orders if self._is_orphan(dialog)]
-            self._adopted.update((d.oid, hello.session) for d in adopted)
+            for dialog in adopted:
+                dialog.adopter = hello.session
+                self._dirty[dialog.oid] = dialog
             mine += adopted
         return mine
 
@@ -154,15 +159,31 @@ class Seats:
         session = seat.session
         if self._seats.get(session.id) is not seat:
             return False
+        self._note_heard(seat)
+        self._told.pop(session.id, None)
         del self._seats[session.id]
-        self._gone.append(session.id)
-        self._known.pop(session.id, None)
         return True
 
     def forsaken(self) -> list[str]:
-        """Clients that did not come back and whose orders are to be canceled."""
-        known = self._known.values()
+        """Clients that are not there and whose orders are still to be canceled."""
+        owners = {
+            dialog.session
+            for dialog in self._gateway.living.values()
+            if not (dialog.cancel_called or dialog.cancel_waits)
+        }
+        known = [self._known[one] for one in owners if one in self._known]
         return [one.id for one in known if one.cancels and one.id not in self._seats]
+
+    def _forget(self) -> None:
+        """Forget clients that are not there, and of which nothing is to be canceled."""
+        for seat in [one for one in self._seats.values() if one.here]:
+            self.leave(seat)
+        owners = {dialog.session for dialog in self._gateway.living.values()}
+        for session in list(self._known.values()):
+            canceling = session.cancels and session.id in owners
+            if session.id not in self._seats and not canceling:
+                self._gone.append(session.id)
+                del self._known[session.id]
 
     # Asking and hearing
 
@@ -180,8 +201,7 @@ class Seats:
 
     def _owner(self, dialog: Dialog) -> Seat | None:
         """The client that hears of an order."""
-        seat = self._seats.get(dialog.session)
-        return seat or self._seats.get(self._adopted.get(dialog.oid, ""))
+        return self._seats.get(dialog.session) or self._seats.get(dialog.adopter)
 
     def tell(self, turn: Turn, answers: Iterable[tuple[Seat, Done]]) -> None:
         """Tell clients what is stored now: statuses, positions, then answers."""
@@ -205,20 +225,39 @@ class Seats:
             owner = self._owner(dialog)
             if owner is not None:
                 hearers.add(owner.session.id)
-                dialog.told = status.seq
-                self._heard[dialog.oid] = dialog
-            elif dialog.ended:
-                self._late[dialog.oid] = dialog
+                told = self._told.setdefault(owner.session.id, {})
+                told[dialog.oid] = status.seq
             if dialog.ended:
+                self._late[dialog.oid] = dialog
                 self._watchers.pop(status.oid, None)
         for hearer in hearers & boxes.keys():
             boxes[hearer].append(status)
 
+    def _note_heard(self, seat: Seat) -> None:
+        """Note what a client has heard of the orders that it was told of."""
+        if seat.noted == seat.heard:
+            return
+        seat.noted = seat.heard
+        told = self._told.get(seat.session.id, {})
+        for oid, seq in list(told.items()):
+            dialog = self._gateway.living.get(oid) or self._late.get(oid)
+            if dialog is None:
+                continue  # it ends in this turn
+            heard = min(seat.heard, seq)
+            if heard > dialog.told:
+                dialog.told = heard
+                self._dirty[oid] = dialog
+            if heard == seq:
+                del told[oid]
+            if dialog.ended and dialog.told >= dialog.said:
+                self._late.pop(oid, None)
+
     def take_news(self, *, closing: bool = False) -> News:
         """What is to be stored of clients now. `closing`: those of here leave."""
+        for seat in self._seats.values():
+            self._note_heard(seat)
         if closing:
-            for seat in [one for one in self._seats.values() if one.here]:
-                self.leave(seat)
-        news = News(list(self._changed.values()), self._gone, self._heard)
-        self._changed, self._gone, self._heard = {}, [], {}
+            self._forget()
+        news = News(list(self._changed.values()), self._gone, self._dirty)
+        self._changed, self._gone, self._dirty = {}, [], {}
         return news

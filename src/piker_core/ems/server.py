@@ -14,7 +14,7 @@ from contextlib import contextmanager
 import msgspec
 import trio
 
-from piker_core.control import Link, LinkError
+from piker_core.control import Link
 from piker_core.control_socket import (
     close_in_children,
     listen_at,
@@ -25,11 +25,14 @@ from piker_core.ems.client import OrderClient
 from piker_core.ems.desk import Desk
 from piker_core.ems.link import (
     MOST,
+    UNREADABLE,
     VERSION,
     Ask,
     Done,
+    Heard,
     Hello,
     Kill,
+    Number,
     Refused,
     Told,
     Welcome,
@@ -39,12 +42,23 @@ from piker_core.ems.link import (
 from piker_core.ems.seats import Asked, Entering, Seat
 from piker_core.errors import PikerError
 from piker_core.orders import Cancel, Order, Update
+from piker_core.tasks import open_nursery
 
 HELLO_S = 10.0
 WELCOME_S = 30.0
 """How long a gateway that takes over may need to read what is stored."""
+REFUSAL_S = 1.0
 MOST_LINES = 256
 _PAUSE_S = 0.1
+
+
+class _Numbered(msgspec.Struct):
+    """As much of a request as it takes to answer it."""
+
+    number: Number
+
+
+_decode_numbered = msgspec.msgpack.Decoder(_Numbered).decode
 
 log = logging.getLogger("piker_core.ems")
 
@@ -54,11 +68,13 @@ def listening(name: str) -> Iterator[socket.socket]:
     """The listening socket of a gateway. Raises PikerError, OSError."""
     sock, path = listen_at(name)
     with sock:
-        yield sock
         try:
-            remove_socket(path)
-        except (OSError, PikerError) as error:
-            log.warning("the gateway's socket stays: %s", error)
+            yield sock
+        finally:
+            try:
+                remove_socket(path)
+            except (OSError, PikerError) as error:
+                log.warning("the gateway's socket stays: %s", error)
 
 
 class Server:
@@ -83,18 +99,19 @@ class Server:
                 if peer_uid(plain) != os.geteuid() or self._lines >= MOST_LINES:
                     plain.close()
                 else:
+                    self._lines += 1
                     nursery.start_soon(self._serve, Link(plain, MOST))
 
     async def _serve(self, link: Link) -> None:
-        self._lines += 1
         with link:
             try:
                 hello = await _hello(link)
                 if hello is not None:
                     await _Line(self._desk, link, self._most_waiting).run(hello)
-            except (LinkError, PikerError, msgspec.MsgspecError) as error:
+            except (PikerError, *UNREADABLE) as error:
                 log.warning("a client of the gateway: %s", error)
-                await link.send(Refused(reason=str(error)))
+                with trio.move_on_after(REFUSAL_S):
+                    await link.send(Refused(reason=str(error)))
             finally:
                 self._lines -= 1
 
@@ -117,20 +134,26 @@ class _Line:
 
     def __init__(self, desk: Desk, link: Link, most_waiting: int) -> None:
         self._desk, self._link, self._most = desk, link, most_waiting
-        self._told: deque[Told | Welcome | Refused] = deque()
+        self._told: deque[Told | Welcome] = deque()
+        self._scope = trio.CancelScope()
         self._awake = trio.Event()
         self._seat: Seat | None = None
         self._entered = trio.Event()
+        self._why = ""
+        self._caught_up = False
         self._left = False
 
     async def run(self, hello: Hello) -> None:
-        """Until the client is gone."""
-        own = (self._deliver, self._welcomed, self._refused)
-        self._desk.put(Entering(hello, *own))
+        """Until the client is gone. Raises PikerError if it is not let in."""
+        entering = Entering(hello, self._deliver, self._welcomed, self._refused)
+        self._desk.put(entering)
         try:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._say, nursery.cancel_scope)
+            async with open_nursery() as nursery:
+                self._scope = nursery.cancel_scope
+                nursery.start_soon(self._say)
                 await self._entered.wait()
+                if self._why:
+                    raise PikerError(self._why)
                 await self._read()
                 nursery.cancel_scope.cancel()
         finally:
@@ -147,49 +170,97 @@ class _Line:
         self._entered.set()
 
     def _refused(self, reason: str) -> None:
-        self._told.append(Refused(reason=reason))
-        self._awake.set()
+        self._why = reason
+        self._entered.set()
 
     def _deliver(self, messages: list[Told]) -> None:
+        """Have it told; one that leaves too much unread is let go.
+
+        What it has missed comes first, however much that is.
+        """
         self._told.extend(messages)
         self._awake.set()
+        if not self._caught_up:
+            self._caught_up = True
+            self._most += len(messages)
+        elif len(self._told) > self._most and not self._scope.cancel_called:
+            log.warning("a client leaves %d messages unread: let go", self._most)
+            self._scope.cancel()
 
-    async def _say(self, scope: trio.CancelScope) -> None:
-        """Send what the client is told; one that leaves too much unread is let go."""
+    async def _say(self) -> None:
         while True:
             await self._awake.wait()
             self._awake = trio.Event()
             while self._told:
-                if len(self._told) > self._most:
-                    log.warning(
-                        "a client leaves %d messages unread: let go", self._most
-                    )
-                    scope.cancel()
-                elif not await self._link.send(self._told.popleft()):
-                    scope.cancel()
+                if not await self._link.send(self._told.popleft()):
+                    self._scope.cancel()
 
     async def _read(self) -> None:
         assert self._seat is not None
         while (raw := await self._link.receive()) is not None:
             try:
                 message = decode_asked(raw)
-            except (msgspec.MsgspecError, RecursionError) as error:
+            except UNREADABLE as error:
                 self._refuse(raw, str(error))
                 continue
             if isinstance(message, Ask):
                 self._desk.put(Asked(self._seat, message.number, message.request))
             elif isinstance(message, Kill):
                 self._desk.put(Asked(self._seat, message.number, None))
+            elif isinstance(message, Heard):
+                self._seat.heard = message.seq
 
     def _refuse(self, raw: bytes, why: str) -> None:
         """Answer a request that cannot be read, if it has a number at all."""
-        try:
-            number = msgspec.msgpack.decode(raw).get("number")
-        except (msgspec.MsgspecError, AttributeError, RecursionError):
-            number = None
-        if isinstance(number, int) and abs(number) < 1 << 62:
+        number = number_of(raw)
+        if number is not None:
             self._deliver([Done(number, f"the request cannot be read: {why}")])
         log.warning("a client of the gateway said what cannot be read: %s", why)
+
+
+def number_of(raw: bytes) -> int | None:
+    """The number of a request that cannot be read."""
+    try:
+        return _decode_numbered(raw).number
+    except UNREADABLE:
+        return None
+
+
+class _Outbox:
+    """The line of a client to another process, which takes what is said."""
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+        self._asks: deque[Ask | Kill] = deque()
+        self._heard = self._said = 0
+        self._awake, self._idle = trio.Event(), trio.Event()
+
+    def post(self, number: int, request: Order | Update | Cancel | None) -> None:
+        self._asks.append(Kill(number) if request is None else Ask(number, request))
+        self._awake.set()
+
+    def heard(self, seq: int) -> None:
+        self._heard = seq
+        self._awake.set()
+
+    async def leave(self) -> None:
+        while self._asks or self._heard > self._said:
+            await self._idle.wait()
+
+    async def run(self, scope: trio.CancelScope) -> None:
+        """Say it, until nobody is there any more."""
+        while True:
+            await self._awake.wait()
+            self._awake, self._idle = trio.Event(), trio.Event()
+            while self._asks or self._heard > self._said:
+                message = self._asks[0] if self._asks else Heard(self._heard)
+                if not await self._link.send(message):
+                    scope.cancel()
+                if isinstance(message, Heard):
+                    self._said = message.seq
+                else:
+                    self._asks.popleft()
+            self._idle.set()
 
 
 async def follow(client: OrderClient, link: Link) -> None:
@@ -197,22 +268,6 @@ async def follow(client: OrderClient, link: Link) -> None:
 
     Raises PikerError if it is not let in.
     """
-    outbox: deque[Ask | Kill] = deque()
-    awake = trio.Event()
-
-    def post(number: int, request: Order | Update | Cancel | None) -> None:
-        outbox.append(Kill(number) if request is None else Ask(number, request))
-        awake.set()
-
-    async def say(scope: trio.CancelScope) -> None:
-        nonlocal awake
-        while True:
-            await awake.wait()
-            awake = trio.Event()
-            while outbox:
-                if not await link.send(outbox.popleft()):
-                    scope.cancel()
-
     with link:
         if not await link.send(client.hello()):
             return
@@ -222,10 +277,11 @@ async def follow(client: OrderClient, link: Link) -> None:
         if not isinstance(welcome, Welcome):
             reason = getattr(welcome, "reason", "it answers with something else")
             raise PikerError(f"the gateway of this account refuses a client: {reason}")
-        client.welcome(welcome, post)
+        outbox = _Outbox(link)
+        client.welcome(welcome, outbox)
         try:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(say, nursery.cancel_scope)
+            async with open_nursery() as nursery:
+                nursery.start_soon(outbox.run, nursery.cancel_scope)
                 await _listen(client, link)
                 nursery.cancel_scope.cancel()
         finally:
@@ -236,7 +292,7 @@ async def _listen(client: OrderClient, link: Link) -> None:
     while (raw := await link.receive()) is not None:
         try:
             message = decode_told(raw)
-        except msgspec.MsgspecError as error:
+        except UNREADABLE as error:
             log.warning("the gateway said what cannot be read: %s", error)
             continue
         if isinstance(message, Refused):

@@ -64,9 +64,12 @@ class Turn:
         self.sends: list[BrokerdOrder | BrokerdCancel] = []
         self.to_arm: list[Dialog] = []
         self.to_disarm: list[str] = []
+        self.notes: dict[str, str] = {}
+        """What the broker's side wants noted."""
 
     def __bool__(self) -> bool:
-        return bool(self.said or self.dirty or self.transactions or self.sends)
+        lists = self.said or self.dirty or self.transactions or self.sends
+        return bool(lists or self.notes)
 
 
 class Around(NamedTuple):
@@ -174,6 +177,7 @@ class Orders:
 
     def _send_update(self, dialog: Dialog, wanted: Order) -> None:
         dialog.asked, dialog.asked_update = "update", wanted
+        dialog.changed = True
         dialog.asked_ns = self._around.now_ns()
         self._send_order(dialog, wanted)
 
@@ -226,6 +230,7 @@ class Orders:
     def _answered(self, dialog: Dialog) -> None:
         """The request at the broker has its answer: send what waits."""
         dialog.asked, dialog.asked_update, dialog.unknown = "", None, False
+        dialog.answered_ns = self._around.now_ns()
         self._touch(dialog)
         if dialog.ended or dialog.ending:
             return
