@@ -13,7 +13,7 @@ from piker_core.conformance.stage import Stage
 from piker_core.conformance.trader import FAR, THROUGH, filled_of
 from piker_core.orders import BrokerdFill, BrokerdPosition, Order, Status
 
-WITHIN_S = 20.0
+WITHIN_S = 30.0
 _POLL_S = 0.05
 _CANCELS = 3
 

@@ -28,7 +28,7 @@ from piker_core.orders import (
     Update,
 )
 
-_MOST_WAIT_S = 15.0
+_MOST_WAIT_S = 20.0
 
 
 class OwnGateway:

@@ -39,7 +39,7 @@ M = TypeVar("M", bound=Said)
 FAR = Decimal("0.05")
 """How far from the market an order rests, as a part of its price."""
 THROUGH = Decimal("0.01")
-WITHIN_S = 12.0
+WITHIN_S = 20.0
 _POLL_S = 0.05
 
 
