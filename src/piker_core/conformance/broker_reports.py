@@ -158,6 +158,7 @@ async def _trade(own: OwnGateway) -> None:
     private, part = trader.private, trader.part()
     rests = trader.price("buy", -FAR)
     await own.ask(own.order("taken", "buy", trader.price("buy", THROUGH)))
+    await own.until_said("taken", "closed")  # or it would have the trades below
     for oid in ("parted", "changed", "canceled"):
         await own.ask(own.order(oid, "buy", rests))
         await own.until_said(oid, "open")
