@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import Any, Self
 
 import trio
+from trio.testing import wait_all_tasks_blocked
 
 import piker_core as pk
 
@@ -110,7 +111,7 @@ async def trader(fqmes: Any = FQME, **options: Any) -> AsyncIterator[Trader]:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(one.listen)
             yield one
-            await trio.testing.wait_all_tasks_blocked()
+            await wait_all_tasks_blocked()
             nursery.cancel_scope.cancel()
 
 

@@ -2,9 +2,6 @@
 
 import errno
 import os
-import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +10,8 @@ import numpy as np
 import pytest
 
 import piker_core as pk
-from tests.store_places import FQME, ROOT, files
+from tests.mounted import run_mounted, small, unwritable
+from tests.store_places import FQME, files
 from tests.store_rows import FEB_S, JAN_S, bars, check_same
 
 pytest.importorskip("pyarrow")
@@ -147,39 +145,11 @@ with pk.open_store(f"parquet://{sys.argv[1]}") as store:
 """
 
 
-def run_mounted(mount: str, script: str, folder: Path) -> str:
-    """What a script prints that runs where a folder is mounted in another way."""
-    for way in (["unshare", "-m"], ["unshare", "-rm"]):
-        before = [*way, "sh", "-c", f'{mount} && exec "$@"', "sh"]
-        if (
-            shutil.which("unshare")
-            and not subprocess.run(
-                [*before, "true"], cwd=folder, capture_output=True, check=False
-            ).returncode
-        ):
-            break
-    else:
-        pytest.skip("this machine allows no private mounts")
-    done = subprocess.run(
-        [*before, sys.executable, "-c", script, str(folder)],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=100,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
 def test_a_full_disk_loses_nothing_and_room_mends_it(tmp_path: Path) -> None:
-    mount = f"mount -t tmpfs -o size=1500k tmpfs '{tmp_path}'"
-    assert int(run_mounted(mount, FILL, tmp_path)) >= 3
+    assert int(run_mounted(small(tmp_path, "1500k"), FILL, tmp_path)) >= 3
 
 
 def test_a_folder_that_cannot_be_written_is_read(tmp_path: Path) -> None:
     with pk.open_store(f"parquet://{tmp_path}") as store:
         store.write_ohlcv("a.kraken", 60, bars([JAN_S]))
-    place = f"'{tmp_path}'"
-    mount = f"mount --bind {place} {place} && mount -o remount,bind,ro {place}"
-    run_mounted(mount, READ, tmp_path)
+    run_mounted(unwritable(tmp_path), READ, tmp_path)

@@ -52,8 +52,7 @@ class PlainDialog:
         while True:
             try:
                 stream = await trio.open_tcp_stream("127.0.0.1", self._port)
-            except OSError as error:
-                self._heard.send_nowait(BrokerLink(up=False, reason=str(error)))
+            except OSError:
                 await trio.sleep(PAUSE_S)
                 continue
             async with stream:
