@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 import piker_core as pk
-from piker_core.ems.paper import PaperConfig, PaperEngine
-from piker_core.ems.paper_messages import Message
+from piker_core.ems.paper.engine import PaperConfig, PaperEngine
+from piker_core.ems.paper.messages import Message
 from piker_core.orders import (
     BrokerdCancel,
     BrokerdError,

@@ -3,6 +3,7 @@
 All of them are run side by side, when the first test wants to know.
 """
 
+import logging
 import re
 import sys
 from collections.abc import Iterator
@@ -12,10 +13,13 @@ from types import ModuleType
 
 import pytest
 import trio
+import trio.testing
 
 from piker_core.conformance.cases import names
 from piker_core.conformance.report import FAILED, NOT_APPLICABLE, Finding
 from piker_core.conformance.runner import check_provider
+from piker_core.conformance.secrets import SecretWatch
+from piker_core.conformance.trading import Heard
 from piker_core.conformance.venues import why_no_orders
 from tests.broken_brokers import BROKEN, BrokenBroker, make_broker
 
@@ -80,6 +84,47 @@ def test_a_check_finds_what_is_wrong(broker: BrokenBroker, findings: Found) -> N
 def test_every_check_of_orders_is_shown_to_fail() -> None:
     checks = {name for name in names() if name.startswith("broker.")}
     assert {broker.check for broker in BROKEN} == checks
+
+
+# The pieces
+
+
+def test_a_secret_is_seen_in_a_log_and_its_arguments_and_not_told() -> None:
+    watch = SecretWatch()
+    root = logging.getLogger()
+    before, level = list(root.handlers), root.level
+    watch.begin(["hush", ""])
+    try:
+        log = logging.getLogger("some.room")
+        log.debug("all is well")
+        assert (watch.lines, watch.seen) == (1, [])
+        log.debug("the key is %s", "hush")
+        log.debug("the request is %.3s", "xxx hush")
+        watch.look("hush-hush", "a repr")
+    finally:
+        root.handlers[:] = before
+        root.setLevel(level)
+    where = "the log of some.room, level DEBUG"
+    assert watch.seen == [where, where, "a repr"]
+
+
+async def test_what_was_said_is_waited_for_and_can_be_read_again() -> None:
+    heard = Heard()
+    assert await heard.after(0, 0.0) == []
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(heard.after, 0, 10.0)
+        await trio.testing.wait_all_tasks_blocked()
+        heard.add("one")
+    heard.add("two")
+    assert await heard.after(0, 10.0) == ["one", "two"]
+    assert await heard.after(1, 10.0) == ["two"]
+
+
+def test_a_venue_without_a_private_side_is_said_to_have_none() -> None:
+    some = ModuleType("nowhere.some")
+    some.open_trade_dialog = None  # type: ignore[attr-defined]
+    assert "nowhere.some.venue_trading with open_private" in why_no_orders(some)
+    assert why_no_orders(import_module("providers.kraken")) == ""
 
 
 def test_a_provider_without_orders_passes_none_of_them_and_says_why() -> None:

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from piker_core.ems.paper import PaperEngine
+from piker_core.ems.paper.engine import PaperEngine
 from piker_core.orders import BrokerdFill, BrokerdOrderAck, BrokerdStatus
 from tests.paper_market import (
     FQME,

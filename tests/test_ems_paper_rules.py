@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 import piker_core as pk
-from piker_core.ems import paper_ticks
-from piker_core.ems.paper import PaperConfig, PaperEngine
-from piker_core.ems.paper_messages import Message
-from piker_core.ems.paper_ticks import MarketTicks
+from piker_core.ems.paper import ticks as paper_ticks
+from piker_core.ems.paper.engine import PaperConfig, PaperEngine
+from piker_core.ems.paper.messages import Message
+from piker_core.ems.paper.ticks import MarketTicks
 from piker_core.orders import BrokerdCancel, BrokerdFill, BrokerdOrder, BrokerdStatus
 from tests.paper_market import FQME, MS, START_NS, at, ticks
 

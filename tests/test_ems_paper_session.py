@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 import piker_core as pk
 from piker_core.adapter.trades import Best, best_ticks
-from piker_core.ems.paper import PaperConfig, PaperEngine
-from piker_core.ems.paper_messages import Message
+from piker_core.ems.paper.engine import PaperConfig, PaperEngine
+from piker_core.ems.paper.messages import Message
 from piker_core.orders import BrokerdOrder
 from tests.paper_market import fills, ticks
 

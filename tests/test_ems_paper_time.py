@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from piker_core.config import load_section
-from piker_core.ems.paper import PaperConfig
+from piker_core.ems.paper.engine import PaperConfig
 from piker_core.errors import ConfigError, OrderError
 from tests.paper_market import (
     FQME,

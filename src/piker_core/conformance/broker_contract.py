@@ -55,13 +55,12 @@ async def check_keys(stage: Stage) -> Passed:
     if not private.keys:
         raise NotApplicable("its venue has no keys")
     await trader.know()
-    await trader.subject.ask("secrets_watch", secrets=list(private.secrets))
     missing = dict.fromkeys(private.keys, "")
     said = await _refused(stage, missing, "missing keys", "ConfigError")
     if not all(key in said for key in private.keys):
         raise Failed(f"the error of missing keys does not name them: {said}")
     await _refused(stage, dict(private.wrong_keys), "wrong keys", "ProviderError")
-    await _check_unseen(trader)
+    await trader.unseen()
     return Passed(f"missing: {said}")
 
 
@@ -97,21 +96,11 @@ async def check_secrets(stage: Stage) -> Passed:
     trader = stage.trader
     if not trader.private.secrets:
         raise NotApplicable("its venue has no keys")
-    await trader.subject.ask("secrets_watch", secrets=list(trader.private.secrets))
     await trader.open()
     order = await trader.rest()
     await trader.end(order)
-    lines = await _check_unseen(trader)
+    lines = await trader.unseen()
     return Passed(f"in none of {lines} lines of logs, in no error")
-
-
-async def _check_unseen(trader: Trader) -> int:
-    """How many lines of logs there were. Raises Failed if a key was seen."""
-    found = await trader.subject.ask("secrets_seen")
-    if found["seen"]:
-        raise Failed(f"a key was seen in {', '.join(dict.fromkeys(found['seen']))}")
-    lines: int = found["lines"]
-    return lines
 
 
 async def check_norm_trade(stage: Stage) -> Passed:

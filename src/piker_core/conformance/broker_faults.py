@@ -12,9 +12,10 @@ from piker_core.conformance.process import Told
 from piker_core.conformance.report import Failed, NotApplicable, Passed
 from piker_core.conformance.stage import Stage
 from piker_core.conformance.trader import FAR, Trader
+from piker_core.orders import BrokerdOrder
 
-BURST = 80
-AGAIN_S = 1.5
+BURST, CANCELS = 80, 10
+AGAIN_S = 0.8
 """How long to look whether something is sent again."""
 
 
@@ -26,7 +27,9 @@ async def check_lost_answer(stage: Stage) -> Passed:
         raise NotApplicable("the simulated venue does not lose answers to orders")
     for done in (True, False):
         await _check_unknown(trader, switch, done)
-    return Passed("OutcomeUnknown both times, done and not, and order() tells which")
+        await _check_unknown_change(trader, switch, done)
+    await trader.unseen()
+    return Passed("orders and changes, done and not: unknown, and order() tells which")
 
 
 async def check_cut_request(stage: Stage) -> Passed:
@@ -36,10 +39,11 @@ async def check_cut_request(stage: Stage) -> Passed:
     if switch is None:
         raise NotApplicable("the simulated venue does not cut in place of an answer")
     for done in (True, False):
-        since = len(trader.said)
-        await _check_unknown(trader, switch, done)
-        await trader.until_link(up=True, since=since)
-    return Passed("OutcomeUnknown both times, done and not, and order() tells which")
+        for check in (_check_unknown, _check_unknown_change):
+            since = len(trader.said)
+            await check(trader, switch, done)
+            await trader.until_link(up=True, since=since)
+    return Passed("orders and changes, done and not: unknown, and order() tells which")
 
 
 async def _check_unknown(
@@ -48,15 +52,7 @@ async def _check_unknown(
     order = trader.make("buy", trader.price("buy", -FAR))
     reqid, before = str(order.reqid), trader.private.open_orders()
     switch(done)
-    try:
-        await trader.submit(order)
-    except Told as error:
-        if error.kind != "OutcomeUnknown":
-            raise Failed(
-                f"an order whose answer was lost raises {error}, not OutcomeUnknown"
-            ) from None
-    else:
-        raise Failed("an order whose answer was lost raises no OutcomeUnknown")
+    await _submit_unknown(trader, order, "an order")
     await _check_told(trader, reqid, done)
     await trio.sleep(AGAIN_S)
     taken, there = trader.private.taken(reqid), trader.private.open_orders()
@@ -68,6 +64,40 @@ async def _check_unknown(
         )
     if done:
         await trader.end(reqid)
+
+
+async def _submit_unknown(trader: Trader, order: BrokerdOrder, what: str) -> None:
+    try:
+        await trader.submit(order)
+    except Told as error:
+        if error.kind != "OutcomeUnknown":
+            raise Failed(
+                f"{what} whose answer was lost raises {error}, not OutcomeUnknown"
+            ) from None
+    else:
+        raise Failed(f"{what} whose answer was lost raises no OutcomeUnknown")
+
+
+async def _check_unknown_change(
+    trader: Trader, switch: Callable[[bool], object], done: bool
+) -> None:
+    """A change whose answer was lost; `order` says what the order is now."""
+    reqid = await trader.rest()
+    before, there = trader.truth(reqid), trader.private.open_orders()
+    price = before.price - 8 * trader.mkt.price_tick
+    switch(done)
+    order = trader.make(before.side, price, size=before.size, reqid=reqid)
+    await _submit_unknown(trader, order, "a change")
+    found = await trader.told_order(reqid)
+    await trio.sleep(AGAIN_S)
+    truth = trader.truth(reqid)
+    if truth.price != (price if done else before.price):
+        raise Failed(f"a change whose answer was lost was sent again: it is {truth}")
+    if found is None or (found.price, found.size) != (truth.price, truth.size):
+        raise Failed(f"after a lost answer order() says {found}, the venue {truth}")
+    if trader.private.open_orders() != there:
+        raise Failed("a change whose answer was lost has left another order")
+    await trader.end(reqid)
 
 
 async def _check_told(trader: Trader, reqid: str, done: bool) -> None:
@@ -103,6 +133,7 @@ async def check_cut(stage: Stage) -> Passed:
     await trader.until_link(up=True, since=back)
     await _check_missed(trader, missed, kept, begun_ns)
     await trader.end(kept)
+    await trader.unseen()
     return Passed("down and up were told; orders(), order() and fills() have it all")
 
 
@@ -145,7 +176,7 @@ async def check_limits(stage: Stage) -> Passed:
     orders = [trader.make("buy", price, size=least) for _ in range(BURST)]
     not_sent = await _at_once([partial(trader.submit, order) for order in orders])
     taken = [str(o.reqid) for o in orders if trader.private.taken(str(o.reqid))]
-    await _at_once([partial(trader.cancel, reqid) for reqid in taken])
+    await _at_once([partial(trader.cancel, reqid) for reqid in taken[:CANCELS]])
     refused = trader.private.refused_for_rate()
     if refused:
         raise Failed(f"the venue refused {refused} requests that were over its limits")

@@ -16,6 +16,7 @@ from piker_core.conformance.stage import Stage
 from piker_core.conformance.trader import FAR, THROUGH, Trader, filled_of
 from piker_core.ems.gateway import Gateway
 from piker_core.ems.ledger import Ledger
+from piker_core.ems.reconcile import status_of
 from piker_core.ems.risk import Risk, RiskConfig
 from piker_core.ems.turn import Around, Prices
 from piker_core.orders import (
@@ -27,7 +28,7 @@ from piker_core.orders import (
     Update,
 )
 
-_MOST_WAIT_S = 15.0
+_MOST_WAIT_S = 20.0
 
 
 class OwnGateway:
@@ -63,11 +64,24 @@ class OwnGateway:
     async def hear(self) -> None:
         """Take in what the dialog has said since."""
         await self.trader.read(0.05)
-        for message in self.trader.said[self._heard :]:
-            if not isinstance(message, BrokerdPosition | BrokerLink):
-                self.gateway.heard(message)
+        news = self.trader.said[self._heard :]
         self._heard = len(self.trader.said)
+        for message in news:
+            if isinstance(message, BrokerLink):
+                if message.up:
+                    await self._reconcile()
+            elif not isinstance(message, BrokerdPosition):
+                self.gateway.heard(message)
         await self._act()
+
+    async def _reconcile(self) -> None:
+        """The connection was lost and is back: ask for what was missed."""
+        for fill in await self.trader.fills():
+            self.gateway.heard(fill)
+        for dialog in list(self.gateway.living.values()):
+            order = await self.trader.told_order(dialog.reqid)
+            if order is not None:
+                self.gateway.heard(status_of(order))
 
     async def _act(self) -> None:
         turn = self.gateway.take_turn()

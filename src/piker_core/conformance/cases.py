@@ -129,6 +129,11 @@ LANES = (
         (
             Case("broker.reports", broker_reports.check_reports),
             Case("broker.lost_answer", broker_faults.check_lost_answer),
+        ),
+        trades=True,
+    ),
+    Lane(
+        (
             Case("broker.cut_request", broker_faults.check_cut_request),
             Case("broker.cut", broker_faults.check_cut),
         ),

@@ -2,8 +2,9 @@
 
 import itertools
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from decimal import Decimal
+from functools import partial
 from typing import Any, Literal, TypeVar
 
 import msgspec
@@ -38,7 +39,7 @@ M = TypeVar("M", bound=Said)
 FAR = Decimal("0.05")
 """How far from the market an order rests, as a part of its price."""
 THROUGH = Decimal("0.01")
-WITHIN_S = 12.0
+WITHIN_S = 20.0
 _POLL_S = 0.05
 
 
@@ -63,8 +64,10 @@ class Trader:
     # The dialog
 
     async def know(self) -> None:
-        """Ask for the market, and look at what the process holds, once."""
+        """Ask for the market, look at what the process holds, watch for keys; once."""
         if not self._known:
+            secrets = list(self.private.secrets)
+            await self.subject.ask("secrets_watch", secrets=secrets)
             market = await self.subject.ask("market", name=self.terms.symbol)
             self.mkt = msgspec.convert(market, MktPair, strict=False)
             self.at_first = await self.look()
@@ -73,6 +76,14 @@ class Trader:
     async def look(self) -> Resources:
         """What the process holds now."""
         return msgspec.convert(await self.subject.ask("resources"), Resources)
+
+    async def unseen(self) -> int:
+        """How many lines were logged so far. Raises Failed if a key was seen."""
+        found = await self.subject.ask("secrets_seen")
+        if found["seen"]:
+            raise Failed(f"a key was seen in {', '.join(dict.fromkeys(found['seen']))}")
+        lines: int = found["lines"]
+        return lines
 
     async def open(self) -> None:
         """Open the dialog unless it is open, and wait until it works."""
@@ -169,7 +180,7 @@ class Trader:
         newest = {fill.fill_id: fill for fill in self.of(BrokerdFill, reqid)}
         return list(newest.values())
 
-    # Orders
+    # Orders: a connection that is not there yet is waited for
 
     def new_id(self) -> str:
         """A client order id that was not used before."""
@@ -213,7 +224,7 @@ class Trader:
     ) -> BrokerdOrder:
         """Submit a new order that has to be taken."""
         order = self.make(side, self.price(side, away), size=size)
-        await self.submit(order)
+        await self._once_up(partial(self.submit, order))
         return order
 
     async def rest(self, side: Side = "buy", size: Decimal | None = None) -> str:
@@ -227,7 +238,8 @@ class Trader:
         """Change an order, and wait until that is acknowledged and true."""
         truth = self.truth(reqid)
         acks = len(self.of(BrokerdOrderAck, reqid))
-        await self.submit(self.make(truth.side, price, size=size, reqid=reqid))
+        changed = self.make(truth.side, price, size=size, reqid=reqid)
+        await self._once_up(partial(self.submit, changed))
         await self.until(
             lambda: len(self.of(BrokerdOrderAck, reqid)) > acks,
             f"the change of order {reqid} is not acknowledged",
@@ -251,20 +263,18 @@ class Trader:
         await self.subject.ask("dialog_cancel", cancel=msgspec.to_builtins(cancel))
 
     async def end(self, *reqids: str) -> None:
-        """Cancel orders, and wait until they are told to have ended.
-
-        A connection that is not there yet is waited for.
-        """
+        """Cancel orders, and wait until they are told to have ended."""
         for reqid in reqids:
-            await self._cancel_once_up(reqid)
+            await self._once_up(partial(self.cancel, reqid))
         for reqid in reqids:
             await self.until_status(reqid, "canceled", "closed")
 
-    async def _cancel_once_up(self, reqid: str) -> None:
+    async def _once_up(self, call: Callable[[], Awaitable[None]]) -> None:
+        """Make a request; one that was not sent again, while the connection is away."""
         begun_s = trio.current_time()
         while True:
             try:
-                return await self.cancel(reqid)
+                return await call()
             except Told as error:
                 late = trio.current_time() - begun_s > WITHIN_S
                 if error.kind != "BrokerDown" or late:

@@ -9,7 +9,7 @@ from piker_core.config import load_section
 from piker_core.ems.ledger import DAY_NS, Ledger
 from piker_core.ems.lifecycle import Dialog
 from piker_core.ems.markets import Markets
-from piker_core.ems.paper import PaperConfig, PaperEngine
+from piker_core.ems.paper.engine import PaperConfig, PaperEngine
 from piker_core.orders import (
     BrokerdCancel,
     BrokerdMessage,

@@ -129,7 +129,7 @@ class Reconciler:
 
         def change(gateway: Gateway) -> None:
             gateway.found(order.reqid, order.price, order.size, since_ns)
-            gateway.heard(_status_of(order))
+            gateway.heard(status_of(order))
 
         self._put(change)
 
@@ -270,7 +270,8 @@ def _of(ledger: Ledger, like: Sequence[BrokerdPosition]) -> list[BrokerdPosition
     return [ledger.position(position.symbol) for position in like]
 
 
-def _status_of(order: BrokerOrder) -> BrokerdStatus:
+def status_of(order: BrokerOrder) -> BrokerdStatus:
+    """What a venue says of an order, as if it had told it by itself."""
     return BrokerdStatus(
         time_ns=time.time_ns(),
         reqid=order.reqid,

@@ -35,6 +35,8 @@ class Seat:
     ) -> None:
         self.session, self.deliver, self.here = session, deliver, here
         self.heard = 0
+        self.noted = 0
+        """What it had heard when that was looked at last."""
 
 
 class Asked(NamedTuple):
@@ -233,6 +235,9 @@ class Seats:
 
     def _note_heard(self, seat: Seat) -> None:
         """Note what a client has heard of the orders that it was told of."""
+        if seat.noted == seat.heard:
+            return
+        seat.noted = seat.heard
         told = self._told.get(seat.session.id, {})
         for oid, seq in list(told.items()):
             dialog = self._gateway.living.get(oid) or self._late.get(oid)

@@ -15,15 +15,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from piker_core.broker import BrokerOrder
-from piker_core.ems.paper_book import ZERO, PaperMarket, PaperOrder
-from piker_core.ems.paper_messages import Message, Request, as_told
-from piker_core.ems.paper_state import (
+from piker_core.ems.paper.book import ZERO, PaperMarket, PaperOrder
+from piker_core.ems.paper.messages import Message, Request, as_told
+from piker_core.ems.paper.state import (
     market_state,
     order_state,
     restore_market,
     restored_order,
 )
-from piker_core.ems.paper_ticks import (
+from piker_core.ems.paper.ticks import (
     MarketTicks,
     TickRun,
     by_market,
@@ -32,7 +32,7 @@ from piker_core.ems.paper_ticks import (
     is_trade,
     usable,
 )
-from piker_core.ems.paper_venue import PaperVenue, Terms
+from piker_core.ems.paper.venue import PaperVenue, Terms
 from piker_core.orders import BrokerdCancel, BrokerdOrder
 
 NotNegative = Annotated[float, msgspec.Meta(ge=0)]

@@ -10,8 +10,8 @@ from decimal import Decimal
 
 import msgspec
 
-from piker_core.ems.paper_book import Given, PaperMarket, PaperOrder
-from piker_core.ems.paper_messages import (
+from piker_core.ems.paper.book import Given, PaperMarket, PaperOrder
+from piker_core.ems.paper.messages import (
     Message,
     Request,
     acknowledgement,

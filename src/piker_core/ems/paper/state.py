@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from piker_core.broker import BrokerOrder
-from piker_core.ems.paper_book import Owed, PaperMarket, PaperOrder
+from piker_core.ems.paper.book import Owed, PaperMarket, PaperOrder
 from piker_core.errors import OrderError
 
 State = Mapping[str, Any]

@@ -3,7 +3,7 @@
 from decimal import Context, Decimal
 
 from piker_core.broker import BrokerOrder
-from piker_core.ems.paper_book import ZERO, Given, PaperOrder
+from piker_core.ems.paper.book import ZERO, Given, PaperOrder
 from piker_core.orders import (
     BrokerdCancel,
     BrokerdError,

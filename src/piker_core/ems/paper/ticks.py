@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from piker_core.dtypes import TICK_TYPES
-from piker_core.ems.paper_book import PaperMarket, PaperOrder
+from piker_core.ems.paper.book import PaperMarket, PaperOrder
 from piker_core.steps import quantize
 
 _BID, _ASK, _TRADE = 1, 2, 3
