@@ -64,14 +64,14 @@ def _run_market(namespace: str, broker: str, fqme: str, seed: int, pipe: int) ->
                     low, high = map(float, line.split())
             price, now_ns = moves.next(low, high), time.time_ns()
             ticks = [
-                {"type": kind, "price": level, "size": 1000.0, "time_ns": now_ns}
+                {"type": kind, "price": level, "size": 1.0, "time_ns": now_ns}
                 for kind, level in (
                     *(("bid", price - SPREAD), ("bsize", price - SPREAD)),
                     *(("ask", price + SPREAD), ("asize", price + SPREAD)),
                 )
             ]
             symbol = fqme.rpartition(".")[0]
-            trade = {"type": "trade", "price": price, "size": 1000.0}
+            trade = {"type": "trade", "price": price, "size": 1.5}
             ticks.append(trade | {"time_ns": now_ns, "id": number, "side": "buy"})
             engine.push({"symbol": symbol, "ticks": ticks})
             engine.step(now_ns)

@@ -12,7 +12,7 @@ import logging
 import secrets
 import sqlite3
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from decimal import Decimal
 from functools import partial
 from pathlib import Path
@@ -28,7 +28,7 @@ from piker_core.ems.ledger import Ledger
 from piker_core.ems.ledger_rows import open_ledger, reload
 from piker_core.ems.lifecycle import Dialog
 from piker_core.ems.link import Done
-from piker_core.ems.markets import Markets
+from piker_core.ems.markets import Markets, Ticks
 from piker_core.ems.risk import Risk
 from piker_core.ems.seats import NAMED, Asked, Entering, Seat, Seats
 from piker_core.ems.turn import Around, Turn
@@ -248,13 +248,24 @@ class Desk:
     def _ticks(self) -> None:
         """All ticks that there are: to the paper engine, and to triggers, in order."""
         for ticks, fired in self.markets.poll():
-            if len(ticks):
-                self._listen(self.broker.feed(ticks))
+            for some in self._parts(ticks):
+                self._listen(self.broker.feed(some))
             if fired is not None:
                 price = Decimal(repr(fired.price))
                 self.gateway.fired(fired.oid, price, fired.time_ns)
                 self._follow()
         self._listen(self.broker.advance(time.time_ns()))
+
+    def _parts(self, ticks: Ticks) -> Iterator[Ticks]:
+        """Ticks as they are fed: one by one where orders hang together.
+
+        What one of them fills cancels others, which must not see the next tick.
+        """
+        living = self.gateway.living.values()
+        tied = self.broker.at_once and any(dialog.order.oco for dialog in living)
+        step = 1 if tied else max(len(ticks), 1)
+        for start in range(0, len(ticks), step):
+            yield ticks[start : start + step]
 
     def _listen(self, messages: Iterable[BrokerdMessage]) -> None:
         for message in messages:

@@ -268,6 +268,9 @@ class Gateway(Orders):
         """End the order if all that it waits for is here."""
         if dialog.ended:
             return
+        if dialog.changed and dialog.filled > dialog.order.size:  # filled meanwhile
+            size = dialog.filled
+            dialog.order = msgspec.structs.replace(dialog.order, size=size)
         if dialog.filled >= dialog.order.size and not dialog.changed:
             self._end(dialog, "closed")
         elif dialog.ending and dialog.filled >= dialog.ending_filled:
