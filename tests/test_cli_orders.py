@@ -80,7 +80,7 @@ def fill_database(database: Database, account: str) -> None:
 @pytest.fixture
 def stored(folder: Path) -> Path:
     """One account's orders, closed."""
-    with open_database(folder, "kraken", "paper") as database:
+    with open_database(folder, "kraken", "paper", mode="paper") as database:
         fill_database(database, "paper")
     return folder
 
@@ -88,7 +88,7 @@ def stored(folder: Path) -> Path:
 @pytest.fixture
 def running(folder: Path) -> Iterator[Path]:
     """One account's orders while they are written."""
-    with open_database(folder, "kraken", "my.own") as database:
+    with open_database(folder, "kraken", "my.own", mode="live") as database:
         fill_database(database, "my.own")
         yield folder
 
@@ -178,7 +178,7 @@ def test_the_ledger_as_csv_is_of_one_account(stored: Path) -> None:
     rows = list(csv.DictReader(io.StringIO(done.stdout)))
     assert [row["tid"] for row in rows] == ["a", "b"]
     assert rows[0]["size"] == "1.50"
-    with open_database(stored, "kraken", "other"):
+    with open_database(stored, "kraken", "other", mode="paper"):
         pass
     sentence = told_once(invoke("ledger", "--csv"), 3)
     assert "has 2: --broker kraken --account other, " in sentence

@@ -17,7 +17,7 @@ import trio
 import piker_core as pk
 from piker_core.control_socket import connect_to, paths_of
 from piker_core.ems import desk
-from piker_core.ems.database import database_path
+from piker_core.ems.database import database_path, open_database
 from piker_core.ems.link import (
     Ask,
     Done,
@@ -538,6 +538,42 @@ async def test_many_lines_are_let_in_and_more_are_not(
             assert isinstance(await stranger.hears(), Welcome) == (number < 2)
         for stranger in strangers:
             await stranger.stream.aclose()
+
+
+# ---- paper and live ------------------------------------------------------------------
+
+
+async def test_an_account_is_of_one_mode_for_ever(
+    stage: Stage, state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PIKER_ACCOUNT__OWN__LIVE", "true")
+    async with trader(account="own"):
+        with pytest.raises(pk.PikerError, match="open in paper mode, not in live mode"):
+            async with trader(account="own", mode="live"):
+                raise AssertionError
+    with pytest.raises(pk.PikerError, match=r"orders of a paper account, .* live mode"):
+        async with trader(account="own", mode="live"):
+            raise AssertionError
+    with open_database(state, "kraken", "real", mode="live"):
+        pass
+    with pytest.raises(pk.PikerError, match=r"orders of a live account, .* paper mode"):
+        async with trader(account="real"):
+            raise AssertionError
+    async with trader(account="own"):
+        pass
+
+
+async def test_a_gateway_refuses_a_line_of_another_mode(
+    stage: Stage, state: Path
+) -> None:
+    async with trader() as one:
+        stranger = Stranger(state)
+        await stranger.say(encode(Hello(session="live", mode="live")))
+        refused = await stranger.hears()
+        assert isinstance(refused, Refused) and "paper mode" in refused.reason
+        await stranger.stream.aclose()
+        await one.client.send(order("it"))
+        await one.until("it", "open")
 
 
 # ---- the file ------------------------------------------------------------------------

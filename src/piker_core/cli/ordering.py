@@ -33,7 +33,12 @@ _RESTS = ("open", "dark_open")
 
 def _client(place: Place) -> OrderClient:
     """A client that takes no orders over."""
-    return OrderClient(f"cli{uuid.uuid4().hex}", adopts=False, symbols=place.symbols)
+    return OrderClient(
+        f"cli{uuid.uuid4().hex}",
+        adopts=False,
+        symbols=place.symbols,
+        mode=place.mode,
+    )
 
 
 def _place(where: Where) -> Place:

@@ -7,7 +7,7 @@ next one, under its number, by which the gateway knows what it has done already.
 import math
 from collections import deque
 from decimal import Decimal
-from typing import Protocol
+from typing import Literal, Protocol
 
 import trio
 
@@ -103,8 +103,9 @@ class OrderClient:
         cancels: bool = False,
         adopts: bool = True,
         symbols: list[str],
+        mode: Literal["paper", "live"],
     ) -> None:
-        self.session, self.symbols = session, symbols
+        self.session, self.symbols, self.mode = session, symbols, mode
         self.cancels, self.adopts = cancels, adopts
         self.positions: Positions = {}
         self.dialogs: dict[str, Status] = {}
@@ -219,6 +220,7 @@ class OrderClient:
             cancels=self.cancels,
             adopts=self.adopts,
             symbols=self.symbols,
+            mode=self.mode,
         )
 
     def welcome(self, welcome: Welcome, line: Line) -> None:

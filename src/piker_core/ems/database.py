@@ -205,17 +205,32 @@ def _status_rows(turn: Turn) -> list[tuple[Any, ...]]:
 
 @contextmanager
 def open_database(
-    folder: Path, broker: str, account: str, *, sync: str = "full"
+    folder: Path, broker: str, account: str, *, mode: str, sync: str = "full"
 ) -> Iterator[Database]:
     """Open the orders of an account to write them, alone.
 
-    Raises WriterBusy if another process has them open, PikerError for a file of another
-    kind or of a newer version, OSError.
+    `mode`: "paper" or "live"; an account is of one of them for ever. Raises WriterBusy
+    if another process has them open, PikerError for a file of another kind or mode or
+    of a newer version, OSError.
     """
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     path = database_path(folder, broker, account)
     with _locked(path), _connected(path, sync) as connection:
-        yield Database(path, connection)
+        database = Database(path, connection)
+        _decide_mode(database, mode)
+        yield database
+
+
+def _decide_mode(database: Database, mode: str) -> None:
+    """Who first opens an account decides. Raises PikerError for another mode then."""
+    decided = database.note("mode")
+    if not decided:
+        database.commit(Stored(Turn(), notes={"mode": mode}), "", "")
+    elif decided != mode:
+        raise PikerError(
+            f"{database.path} holds the orders of a {decided} account, and is not "
+            f"opened in {mode} mode: name another account"
+        )
 
 
 @contextmanager

@@ -30,7 +30,7 @@ from piker_core.ems.lifecycle import Dialog
 from piker_core.ems.link import Done
 from piker_core.ems.markets import Markets, Ticks
 from piker_core.ems.risk import Risk
-from piker_core.ems.seats import NAMED, Asked, Entering, Seat, Seats
+from piker_core.ems.seats import Asked, Entering, Seat, Seats
 from piker_core.ems.turn import Around, Turn
 from piker_core.orders import (
     BrokerdCancel,
@@ -234,11 +234,10 @@ class Desk:
                     self.gateway.ask(item.seat.session.id, item.request)
             answers.append((item.seat, Done(item.number)))
         elif isinstance(item, Entering):
-            if self._seats.admit(item.hello):
-                arrivals.append(item)
+            if why := self._seats.admit(item.hello):
+                item.refused(why)
             else:
-                name = item.hello.session.removeprefix(NAMED)
-                item.refused(f"a client {name!r} is there already")
+                arrivals.append(item)
         elif isinstance(item, Seat):
             if self._seats.leave(item) and item.session.cancels:
                 self.gateway.cancel_all(item.session.id)

@@ -8,7 +8,7 @@ without a hole, and hears a `Done` for each, when it is on disk, and, as they ha
 
 import hashlib
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 
@@ -27,6 +27,7 @@ class Hello(msgspec.Struct, frozen=True, tag="hello", tag_field="msg"):
 
     `cancels`: its orders are canceled when it is gone. `adopts`: it takes over orders
     whose client is gone, unless that one has a name. `symbols`: what it trades.
+    `mode`: what it takes the account for; a gateway of another mode refuses it.
     """
 
     session: Annotated[str, msgspec.Meta(min_length=1, max_length=128)]
@@ -34,6 +35,7 @@ class Hello(msgspec.Struct, frozen=True, tag="hello", tag_field="msg"):
     cancels: bool = False
     adopts: bool = True
     symbols: list[str] = []
+    mode: Literal["paper", "live"] = "paper"
     version: int = VERSION
 
 

@@ -157,6 +157,7 @@ async def open_ems(
         cancels=cancel_on_disconnect,
         adopts=client is None,
         symbols=place.symbols,
+        mode=place.mode,
     )
     async with seated(place, own):
         yield own, own.stream, own.positions, own.accounts, own.dialogs
@@ -243,7 +244,13 @@ async def _serve(
     risk = Risk(load_named("risk", place.account, RiskConfig))
     async with AsyncExitStack() as stack:
         database = stack.enter_context(
-            open_database(place.folder, place.broker, place.account, sync=config.sync)
+            open_database(
+                place.folder,
+                place.broker,
+                place.account,
+                mode=place.mode,
+                sync=config.sync,
+            )
         )
         provider = find_provider(place.broker)
         await _feed(place, stack)

@@ -92,16 +92,23 @@ class Seats:
 
     # Coming and going
 
-    def admit(self, hello: Hello) -> bool:
-        """Whether a client may come in; it is known from now on."""
+    def admit(self, hello: Hello) -> str:
+        """Why a client may not come in, if so; else it is known from now on."""
+        mode = self._gateway.mode
+        if hello.mode != mode:
+            return (
+                f"account {self._account!r} is open in {mode} mode, not in "
+                f"{hello.mode} mode: name another account"
+            )
         if hello.session in self._seats and hello.seq < 0:
-            return False
+            name = hello.session.removeprefix(NAMED)
+            return f"a client {name!r} is there already"
         session = self._known.get(hello.session) or Session(hello.session)
         if hello.seq < 0:
             session.number = 0
         session.cancels = hello.cancels
         self._known[session.id] = self._changed[session.id] = session
-        return True
+        return ""
 
     def let_in(self, entering: Entering) -> None:
         """Give a client its seat, its orders, and what it has missed of them."""
