@@ -49,9 +49,12 @@ class Messages(trio.abc.ReceiveChannel[Message]):
         self.line: Line | None = None
 
     def put(self, message: Message, seq: int) -> None:
-        """One more; `seq`: the last status by then."""
+        """One more; `seq`: the last status by then. None goes to a closed stream."""
+        try:
+            self._sink.send_nowait(message)
+        except trio.BrokenResourceError:
+            return
         self._seqs.append(seq)
-        self._sink.send_nowait(message)
 
     def receive_nowait(self) -> Message:
         """The next message. Raises trio.WouldBlock if there is none."""
