@@ -129,6 +129,36 @@ async def test_what_was_not_asked_for_is_told_again_after_a_failure(
         assert again.resps("it") == []
 
 
+async def test_who_has_heard_all_is_told_nothing_again(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(desk, "LOOK_S", 0.005)
+    async with trader() as one:
+        await one.client.send(order("it", 101))
+        await one.until("it", "closed")
+        await trio.sleep(0.2)  # turns in which nothing else happens
+    for number in range(2):
+        async with trader() as one:
+            await one.client.send(order(f"new{number}", 101))
+            await one.until(f"new{number}", "closed")
+            assert {status.oid for status in one.statuses} == {f"new{number}"}
+            await trio.sleep(0.2)
+
+
+async def test_a_strategy_that_closes_its_stream_harms_nobody(stage: Stage) -> None:
+    async with trader() as one:
+        async with pk.open_ems(FQME) as (client, stream, *_):
+            async with stream:
+                await client.send(order("first"))
+            await client.send(order("his"))
+            await one.client.send(order("it", 101))
+            await one.until("it", "closed")
+    async with pk.open_ems(FQME) as (client, stream, _, _, dialogs):
+        await stream.aclose()
+        await client.send(order("last"))
+        await until(lambda: dialogs["last"].resp == "open", "it is open")
+
+
 async def test_a_named_client_counts_its_requests_anew(stage: Stage) -> None:
     async with trader() as owner:
         for turn in range(3):

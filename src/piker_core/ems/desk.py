@@ -293,7 +293,7 @@ class Desk:
         """Commit the turn; False if that failed, and it did not happen."""
         turn = self._stored = self.gateway.take_turn()
         news = self._seats.take_news()
-        if not (turn or news.changed or news.gone):
+        if not (turn or any(news)):
             return True
         living = self.gateway.living.values()
         for dialog in (*self.broker.keep(living), *self.markets.keep(living)):
