@@ -9,9 +9,18 @@ from collections import deque
 from decimal import Decimal
 from typing import Literal, Protocol
 
+import msgspec
 import trio
 
-from piker_core.ems.link import Done, Hello, Told, Welcome
+from piker_core.ems.link import (
+    UNREADABLE,
+    Ask,
+    Done,
+    Hello,
+    Told,
+    Welcome,
+    decode_asked,
+)
 from piker_core.errors import OrderError, PikerError
 from piker_core.orders import BrokerdPosition, Cancel, Order, Status, Update
 
@@ -173,6 +182,7 @@ class OrderClient:
     def _ask(self, request: Order | Update | Cancel | None) -> _Pending:
         if self._closed:
             raise PikerError("this client has left its gateway: open_ems() again")
+        request = _readable(request)
         self._number += 1
         pending = self._pending[self._number] = _Pending(request)
         if self._line is not None:
@@ -284,6 +294,20 @@ def _checked(order: Order) -> Order:
     if not isinstance(order, Order):
         raise OrderError(f"{order!r:.80} is no Order")
     return order
+
+
+def _readable(
+    request: Order | Update | Cancel | None,
+) -> Order | Update | Cancel | None:
+    """A request as the gateway reads it. Raises OrderError if it cannot."""
+    if request is None:
+        return None
+    try:
+        ask = decode_asked(msgspec.msgpack.encode(Ask(1, request)))
+    except (*UNREADABLE, UnicodeEncodeError, TypeError, OverflowError) as error:
+        raise OrderError(f"{request!r:.200} cannot be sent: {error}") from None
+    assert isinstance(ask, Ask)
+    return ask.request
 
 
 def _update(
