@@ -27,10 +27,11 @@ LIMIT_S = 60.0
 class Stage:
     """The writer of the market. Prices are around 100."""
 
-    def __init__(self, engine: Any) -> None:
+    def __init__(self, engine: Any, *, priced: bool) -> None:
         self._engine, self._id = engine, 0
-        self.quote(99.9, 100.1)
-        self.trade(100.0)
+        if priced:
+            self.quote(99.9, 100.1)
+            self.trade(100.0)
 
     def _push(self, **levels: tuple[float, float]) -> None:
         ticks = []
@@ -53,8 +54,8 @@ class Stage:
 
 
 @contextmanager
-def open_stage(namespace: str) -> Iterator[Stage]:
-    """A market of this process."""
+def open_stage(namespace: str, *, priced: bool = True) -> Iterator[Stage]:
+    """A market of this process. `priced`: it was traded before."""
     with pk.open_engine("kraken", namespace=namespace, tick_capacity=1 << 14) as engine:
         market = engine.add_market(
             FQME,
@@ -63,7 +64,7 @@ def open_stage(namespace: str) -> Iterator[Stage]:
             capacity={1: 1024, 60: 256},
         )
         market.set_status("live")
-        yield Stage(engine)
+        yield Stage(engine, priced=priced)
 
 
 def order(oid: str, price: float = 90, action: str = "buy", **more: Any) -> pk.Order:

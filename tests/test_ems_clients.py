@@ -9,6 +9,7 @@ import struct
 from collections.abc import AsyncIterator, Iterator
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -18,6 +19,7 @@ import piker_core as pk
 from piker_core.control_socket import connect_to, paths_of
 from piker_core.ems import desk
 from piker_core.ems.database import database_path, open_database
+from piker_core.ems.gateway import Gateway
 from piker_core.ems.link import (
     Ask,
     Done,
@@ -27,6 +29,8 @@ from piker_core.ems.link import (
     decode_told,
     socket_name,
 )
+from piker_core.errors import OrderError
+from piker_core.orders import Cancel, Order, Update
 from tests.ems_stage import (
     FQME,
     Peers,
@@ -359,6 +363,91 @@ async def test_two_state_folders_do_not_meet(
             await other.until("it", "open")
         await one.until("it", "open")
         assert one.resps("it") == ["pending", "open"]
+
+
+# ---- what cannot be an order ---------------------------------------------------------
+
+
+async def test_a_trigger_without_any_price_ends_its_order_alone(
+    namespace: str, state: Path
+) -> None:
+    with open_stage(namespace, priced=False) as stage:
+        async with trader() as one:
+            await one.client.send(order("dark", exec_mode="dark"))
+            await one.client.send(order("alert", action="alert"))
+            for oid in ("dark", "alert"):
+                error = await one.until(oid, "error")
+                assert "price" in getattr(error.brokerd_msg, "reason", "")
+            stage.trade(100.0)
+            await one.client.send(order("again", exec_mode="dark"))
+            await one.until("again", "dark_open")
+        async with trader() as heir:
+            assert list(heir.dialogs) == ["again"]
+
+
+async def test_half_a_turn_is_not_stored_when_the_gateway_fails(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ask = Gateway.ask
+
+    def fail(self: Gateway, session: str, request: Order | Update | Cancel) -> None:
+        ask(self, session, request)
+        raise ZeroDivisionError
+
+    with (
+        monkeypatch.context() as patch,
+        pytest.RaisesGroup(
+            ZeroDivisionError, flatten_subgroups=True, allow_unwrapped=True
+        ),
+    ):
+        patch.setattr(Gateway, "ask", fail)
+        async with pk.open_ems(FQME) as (client, *_):
+            client.send_nowait(order("it"))
+            await trio.sleep_forever()
+    async with trader() as one:
+        assert not one.dialogs
+        await one.client.send(order("it"))
+        await one.until("it", "open")
+
+
+async def test_an_order_that_cannot_be_read_ends_and_others_go_on(
+    stage: Stage, state: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with trader() as one:
+        for oid in ("bad", "good"):
+            await one.client.send(order(oid))
+            await one.until(oid, "open")
+    path = database_path(state, "kraken", "paper")
+    with sqlite3.connect(path) as connection:
+        connection.execute("UPDATE orders SET dialog = x'8101' WHERE oid = 'bad'")
+    connection.close()
+    for number in range(2):
+        async with trader() as one:
+            assert list(one.dialogs) == ["good"]
+            await one.client.send(order(f"next{number}", 101))
+            await one.until(f"next{number}", "closed")
+    assert caplog.text.count("order 'bad' cannot be read from") == 1
+
+
+NO_ORDERS = [{"oco": None}, {"brokers": None}, {"price": None}, {"size": None}]
+NO_ORDERS += [{"symbol": 7}, {"oco": "\ud800"}, {"version": 1 << 70}, {"tif": "gtc "}]
+
+
+@pytest.mark.parametrize("wrong", NO_ORDERS, ids=repr)
+async def test_what_cannot_be_an_order_is_refused_where_it_is_made(
+    stage: Stage, wrong: dict[str, Any]
+) -> None:
+    async with trader() as owner, trader() as other:
+        for one in (owner, other):
+            with pytest.raises(OrderError) as raised:
+                await one.client.send(order("wrong", **wrong))
+            assert "\n" not in str(raised.value)
+            with pytest.raises(OrderError, match="cannot be sent"):
+                await one.client.cancel("\ud800")
+            with pytest.raises(OrderError, match="cannot be sent"):
+                one.client.update_nowait(None, price=1)  # type: ignore[arg-type]
+        await owner.client.send(order("it"))
+        await owner.until("it", "open")
 
 
 # ---- strangers -----------------------------------------------------------------------

@@ -8,9 +8,11 @@
 """
 
 import fcntl
+import logging
 import os
 import sqlite3
 import stat
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,7 +26,7 @@ from piker_core.ems.ledger import Mark, Terms
 from piker_core.ems.lifecycle import Dialog
 from piker_core.ems.turn import Turn
 from piker_core.errors import NotFound, PikerError, WriterBusy
-from piker_core.orders import Status
+from piker_core.orders import BrokerdError, Status
 
 VERSION = 1
 _SCHEMA = """
@@ -56,6 +58,8 @@ CREATE TABLE IF NOT EXISTS notes (
     value TEXT NOT NULL
 ) STRICT, WITHOUT ROWID;
 """
+_UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+log = logging.getLogger("piker_core.ems")
 _decode_dialog = msgspec.msgpack.Decoder(Dialog).decode
 _decode_status = msgspec.msgpack.Decoder(Status).decode
 
@@ -101,9 +105,14 @@ class Database:
 
     def dialogs(self) -> list[Dialog]:
         """All orders that live, and those whose client has not heard of their end."""
-        query = "SELECT dialog FROM orders WHERE living OR untold"
-        rows = self.connection.execute(query)
-        return [_decode_dialog(row[0]) for row in rows]
+        query = "SELECT oid, session, dialog FROM orders WHERE living OR untold"
+        dialogs = []
+        for oid, session, blob in self.connection.execute(query).fetchall():
+            try:
+                dialogs.append(_decode_dialog(blob))
+            except _UNREADABLE as error:
+                self._end_unreadable(oid, session, str(error))
+        return dialogs
 
     def dialog(self, oid: str) -> Dialog | None:
         """An order, ended or not."""
@@ -150,6 +159,31 @@ class Database:
         return str(row[0]) if row else default
 
     # Writing
+
+    def _end_unreadable(self, oid: str, session: str, why: str) -> None:
+        """An order that cannot be read ends; its client is told, and others go on."""
+        reason = (
+            f"order {oid!r} cannot be read from {self.path}: {why}: it is not looked "
+            "after any more; cancel it at the broker if it is there"
+        )
+        log.error("%s", reason)
+        status = Status(
+            time_ns=time.time_ns(),
+            oid=oid,
+            resp="error",
+            src="ems",
+            brokerd_msg=BrokerdError(reason=reason, oid=oid),
+            seq=self.seq() + 1,
+        )
+        row = (status.seq, oid, session, msgspec.msgpack.encode(status))
+        with self.connection:
+            self.connection.execute("BEGIN IMMEDIATE")
+            self.connection.execute(
+                "UPDATE orders SET state = 'error', living = 0, untold = 0 "
+                "WHERE oid = ?",
+                [oid],
+            )
+            self.connection.execute("INSERT INTO statuses VALUES (?, ?, ?, ?)", row)
 
     def commit(self, stored: Stored, broker: str, account: str) -> None:
         """Store a turn, whole or not at all. Raises sqlite3.Error."""

@@ -32,6 +32,7 @@ from piker_core.ems.markets import Markets, Ticks
 from piker_core.ems.risk import Risk
 from piker_core.ems.seats import Asked, Entering, Seat, Seats
 from piker_core.ems.turn import Around, Turn
+from piker_core.errors import PikerError
 from piker_core.orders import (
     BrokerdCancel,
     BrokerdMessage,
@@ -162,18 +163,27 @@ class Desk:
     async def run(
         self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
     ) -> None:
-        """Take turns until cancelled; then store who has heard what."""
+        """Take turns until cancelled; then store who has heard what.
+
+        Not after a failure in the midst of a turn: half of one is never stored.
+        """
+        whole = False
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._look)
                 nursery.start_soon(self._forsake)
                 task_status.started()
-                while True:
-                    await self._awake.wait()
-                    self._awake = trio.Event()
-                    await self._take_turn()
+                try:
+                    while True:
+                        await self._awake.wait()
+                        self._awake = trio.Event()
+                        await self._take_turn()
+                except trio.Cancelled:
+                    whole = True
+                    raise
         finally:
-            await self._close()
+            if whole:
+                await self._close()
 
     async def _look(self) -> None:
         """Wake for ticks: for each if an order waits for one, else now and then."""
@@ -280,12 +290,19 @@ class Desk:
             turn.to_disarm.clear()
             arming, turn.to_arm = turn.to_arm, []
             for dialog in arming:
-                dialog.armed = self.markets.arm(dialog.order)
+                self._arm(dialog)
             if self.broker.at_once:
                 sends, turn.sends = turn.sends, []
                 for message in sends:
                     for answer in self.broker.take(message):
                         self.gateway.heard(answer)
+
+    def _arm(self, dialog: Dialog) -> None:
+        """Watch for its trigger; where that cannot be, the order ends with an error."""
+        try:
+            dialog.armed = self.markets.arm(dialog.order)
+        except PikerError as error:
+            self.gateway.cannot_arm(dialog, str(error))
 
     async def _store(
         self, inputs: list[Input], answers: list[tuple[Seat, Done]]
