@@ -13,7 +13,7 @@ from piker_core.ems.gateway import Gateway
 from piker_core.ems.ledger import Ledger
 from piker_core.ems.lifecycle import ENDS
 from piker_core.ems.risk import Risk, RiskConfig
-from piker_core.ems.turn import Around, Prices, Turn
+from piker_core.ems.turn import Around, Prices, Turn, _most
 from piker_core.errors import NotFound
 from piker_core.orders import (
     BrokerdCancel,
@@ -46,6 +46,7 @@ class Bench:
 
     def __init__(self, **limits: Any) -> None:
         self.used: set[str] = set()
+        self.notes: dict[str, str] = {}
         self.said: list[Status] = []
         self.by_oid: dict[str, list[Status]] = defaultdict(list)
         self.sent: list[BrokerdOrder | BrokerdCancel] = []
@@ -55,6 +56,7 @@ class Bench:
             find_market=self.find,
             prices=lambda _: Prices(99.9, 100.1, 100.0),
             is_used=self.used.__contains__,
+            note=lambda key: self.notes.get(key, ""),
             new_reqid=lambda: f"r{next(numbers)}",
             killed=lambda: self.killed,
             now_ns=itertools.count(1).__next__,
@@ -80,6 +82,7 @@ class Bench:
             if dialog is not None:
                 self.by_oid[status.oid].append(status)
         self.used.update(turn.dirty)
+        self.notes |= turn.notes
         self.sent += turn.sends
         return turn
 
@@ -278,6 +281,115 @@ def test_the_kill_switch_lets_cancels_pass_alone() -> None:
     assert isinstance(bench.sent[-1], BrokerdCancel)
 
 
+def test_what_was_triggered_waits_for_the_link_and_a_plain_order_does_not() -> None:
+    bench = Bench()
+    bench.ask(order("stop", stop="101"))
+    bench.gateway.fired("stop", Decimal(101), 5)
+    bench.turn()
+    bench.gateway.not_sent("r0", "no link", down=True)
+    assert "stop" in bench.gateway.living and not bench.turn().said
+    bench.gateway.not_known("r0", "unknown there")
+    bench.gateway.try_again()
+    bench.turn()
+    assert [sent.reqid for sent in bench.sent] == ["r0", "r0"]
+    assert bench.hear(ack(), status("open")) == ["open"]
+    bench.ask(order("plain"))
+    bench.gateway.not_sent("r1", "no link", down=True)
+    assert [said.status.resp for said in bench.turn().said] == ["error"]
+
+
+def test_what_waits_for_the_link_can_be_canceled() -> None:
+    bench = Bench()
+    bench.ask(order("stop", stop="101"))
+    bench.gateway.fired("stop", Decimal(101), 5)
+    bench.gateway.not_sent("r0", "no link", down=True)
+    assert bench.ask(Cancel(oid="stop")) == ["triggered", "canceled"]
+    bench.gateway.try_again()
+    assert not bench.gateway.living and not bench.turn().sends
+
+
+def test_a_cancel_that_was_not_sent_is_sent_when_there_is_a_link() -> None:
+    bench = Bench()
+    bench.ask(order())
+    bench.hear(ack(), status("open"))
+    bench.ask(Cancel(oid="it"))
+    bench.gateway.not_sent("r0", "no link", down=True)
+    bench.gateway.try_again()
+    assert len([s for s in bench.turn().sends if isinstance(s, BrokerdCancel)]) == 1
+
+
+def test_a_group_is_canceled_however_often_that_is_refused() -> None:
+    bench = Bench()
+    bench.ask(order("one", oco="g"))
+    bench.ask(order("two", oco="g", action="sell"))
+    bench.hear(ack("r0"), ack("r1"), fill("f1", "0.1"))
+    for _ in range(3):
+        assert bench.hear(BrokerdError(reason="rate limit", reqid="r1")) == []
+        bench.gateway.try_again()
+        bench.turn()
+    cancels = [sent for sent in bench.sent if isinstance(sent, BrokerdCancel)]
+    assert [cancel.oid for cancel in cancels] == ["two"] * 4
+
+
+def test_a_group_that_was_filled_takes_no_more_and_is_one_clients() -> None:
+    bench = Bench()
+    bench.ask(order("one", oco="g"))
+    bench.ask(order("theirs", oco="g"), session="other")
+    bench.hear(ack("r0"), ack("r1"), fill("f1", "1"))
+    assert bench.ask(order("late", oco="g")) == ["error"]
+    assert "theirs" in bench.gateway.living
+    assert bench.ask(order("fine", oco="g"), session="other") == ["pending"]
+
+
+def test_a_trigger_that_the_rules_refuse_leaves_its_group_alone() -> None:
+    bench = Bench()
+    bench.ask(order("profit", oco="g", action="sell"))
+    bench.hear(ack(), status("open"))
+    bench.ask(order("stop", oco="g", action="sell", stop="99"))
+    bench.killed = "stopped"
+    bench.gateway.fired("stop", Decimal(99), 5)
+    assert [said.status.resp for said in bench.turn().said] == ["triggered", "error"]
+    assert "profit" in bench.gateway.living and len(bench.sent) == 1
+
+
+def test_an_update_that_waits_is_not_sent_after_the_kill_switch() -> None:
+    bench = Bench()
+    bench.ask(order())
+    bench.ask(Update(oid="it", price="101"))
+    bench.killed = "stopped"
+    assert bench.hear(ack()) == ["error"]
+    assert len(bench.sent) == 1
+
+
+def test_updates_on_their_way_count_for_the_position() -> None:
+    bench = Bench(max_position="5")
+    bench.ask(order("one"))
+    bench.hear(ack(), status("open"))
+    bench.ask(Update(oid="one", size="4"))
+    assert bench.ask(order("two", size="2")) == ["error"]
+    bench.hear(BrokerdError(reason="no", reqid="r0"))
+    assert bench.ask(order("three", size="2")) == ["pending"]
+
+
+def test_the_collar_holds_updates_of_what_was_triggered() -> None:
+    bench = Bench(price_collar="0.1")
+    bench.ask(order(exec_mode="dark"))
+    bench.gateway.fired("it", Decimal(100), 5)
+    bench.turn()
+    bench.hear(ack(), status("open"))
+    assert bench.ask(Update(oid="it", price="50")) == ["error"]
+    assert bench.ask(Update(oid="it", price="50", stop="50")) == ["error"]
+    assert bench.ask(Update(oid="it", price="95")) == []
+
+
+def test_a_trail_far_through_the_market_is_sent_when_it_fires() -> None:
+    bench = Bench(price_collar="0.05")
+    assert bench.ask(order(action="sell", trail="5", price="80")) == ["dark_open"]
+    bench.gateway.fired("it", Decimal(95), 5)
+    assert [said.status.resp for said in bench.turn().said] == ["triggered"]
+    assert len(bench.sent) == 1
+
+
 @pytest.mark.parametrize(
     ("fields", "words"),
     [
@@ -286,6 +398,7 @@ def test_the_kill_switch_lets_cancels_pass_alone() -> None:
         ({"symbol": "nosuch.kraken"}, "nosuch"),
         ({"size": "0.001"}, "size_tick"),
         ({"exec_mode": "paper"}, "paper"),
+        ({"action": "alert", "stop": "99"}, "alert"),
     ],
 )
 def test_an_order_that_cannot_be_here_is_refused(
@@ -362,7 +475,7 @@ def check(bench: Bench) -> None:
         assert dialog.oid == oid and not (dialog.kept_here and dialog.asked)
     assert len(gateway.by_reqid) == len(gateway.living)
     for side in ("buy", "sell"):
-        working = [d.remaining for d in gateway.living.values()]
+        working = [_most(d) for d in gateway.living.values()]
         mine = [d.order.action == side for d in gateway.living.values()]
         whole = sum((w for w, m in zip(working, mine, strict=True) if m), Decimal(0))
         assert gateway._working.get((FQME, side), Decimal(0)) == whole

@@ -3,8 +3,9 @@
 import logging
 import os
 import sys
+import time
 from collections import defaultdict
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from decimal import Decimal as D
 from pathlib import Path
@@ -130,6 +131,52 @@ async def test_what_happens_while_nobody_is_there_is_heard_by_the_next(
         await desk.wait("gone", "canceled")
         assert desk.dialogs["rests"].resp == "open"
         await desk.hold(D("10.01"))
+
+
+class Tape:
+    """Trades in the rings, which this process writes."""
+
+    def __init__(self, engine: pk.FeedEngine) -> None:
+        self._engine, self._id = engine, 0
+
+    def trade(self, price: float) -> None:
+        self._id += 1
+        tick = {"type": "trade", "price": price, "size": 0.1, "id": self._id}
+        ticks = [tick | {"time_ns": time.time_ns()}]
+        self._engine.push({"symbol": "xbtusd", "ticks": ticks})
+
+
+@pytest.fixture
+def tape(namespace: str) -> Iterator[Tape]:
+    with pk.open_engine("kraken", namespace=namespace) as engine:
+        engine.add_market(SYMBOL, price_tick="0.1", size_tick="1e-8").set_status("live")
+        tape = Tape(engine)
+        tape.trade(85000)
+        yield tape
+
+
+async def test_a_stop_that_was_reached_meanwhile_is_sent_at_the_next_start(
+    venue: Venue, tape: Tape
+) -> None:
+    async with open_desk() as desk:
+        await desk.send("stop", "60000", "0.01", action="sell", stop="84000")
+        await desk.wait("stop", "dark_open")
+    tape.trade(83999)
+    async with open_desk() as desk:
+        await desk.wait("stop", "closed")
+    assert "error" not in desk.resps("stop")
+
+
+async def test_a_stop_that_is_reached_without_a_link_is_sent_when_it_is_back(
+    venue: Venue, tape: Tape
+) -> None:
+    async with open_desk() as desk:
+        await desk.send("stop", "60000", "0.01", action="sell", stop="84000")
+        await desk.wait("stop", "dark_open")
+        venue.order_faults.cut()
+        tape.trade(83999)
+        await desk.wait("stop", "closed")
+    assert "error" not in desk.resps("stop")
 
 
 async def test_live_mode_has_to_be_allowed(

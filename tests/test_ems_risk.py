@@ -167,9 +167,13 @@ def test_what_waits_for_a_price_is_held_against_that_price_until_it_is_reached()
     assert refused(limits, order(price=90_000, stop=90_100), view()) == ""
     text = refused(limits, order(price=60_000, stop=90_000), view())
     assert "within 0.01 of the stop at 90000: from 89100 to 90900" in text
-    for more in ({"exec_mode": "dark"}, {"trail": 100}, {"stop": 90_000}):
-        known = view(is_update=True, is_triggered=True)
-        assert "the last quote" in refused(limits, order(price=90_000, **more), known)
+    reached = view(is_update=True, is_triggered=True)
+    dark = order(price=90_000, exec_mode="dark")
+    assert "the last quote" in refused(limits, dark, reached)
+    for more in ({"trail": 100}, {"stop": 90_000}):  # may be far through the market
+        assert refused(limits, order(price=90_000, **more), reached) == ""
+        sent = view(is_update=True, is_sent=True)
+        assert "the last quote" in refused(limits, order(price=90_000, **more), sent)
 
 
 def test_the_position_is_the_one_that_would_be_were_all_orders_of_the_side_filled() -> (

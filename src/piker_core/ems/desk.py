@@ -122,6 +122,7 @@ class Desk:
             find_market=self.markets.find,
             prices=self.markets.prices,
             is_used=self.database.is_used,
+            note=self.database.note,
             new_reqid=_new_reqid,
             killed=lambda: killed(self.folder),
             now_ns=time.time_ns,

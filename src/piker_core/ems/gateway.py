@@ -62,6 +62,7 @@ class Gateway(Orders):
                 f"oid {order.oid!r} was used before: every order has its own"
             )
         self._check_place(order)
+        self._check_terms(session, order)
         mkt = self._around.find_market(order.symbol)
         order = self._steps(order, mkt)
         self._check_risk(order, mkt, None)
@@ -96,18 +97,34 @@ class Gateway(Orders):
                 'exec_mode "paper" in live mode: open_ems(..., mode="paper") for it'
             )
 
+    def _check_terms(self, session: str, order: Order) -> None:
+        """Raises PikerError for terms that do not go together."""
+        if order.action == "alert" and _stops(order):
+            raise PikerError("an alert has a price alone: leave out stop and trail")
+        if order.oco and self._is_gone(_group(session, order)):
+            raise PikerError(
+                f"group {order.oco!r} has had its fill or trigger: name another"
+            )
+
     def _update(self, session: str, update: Update) -> None:
         dialog = self._living(update.oid)
         if dialog.cancel_called or dialog.cancel_waits:
             raise PikerError(f"order {update.oid!r} is being canceled")
+        if not dialog.kept_here and (update.stop, update.trail) != (None, None):
+            raise PikerError(
+                f"order {update.oid!r} waits for no trigger: it has no stop or trail"
+            )
         mkt = self._around.find_market(dialog.order.symbol)
         wanted = self._steps(dialog.updated(update), mkt)
         self._check_risk(wanted, mkt, dialog)
         if dialog.kept_here:
+            if _trigger(wanted) != _trigger(dialog.order):
+                self.turn.to_arm.append(dialog)
             dialog.order = wanted
-            self.turn.to_disarm.append(dialog.oid)
-            self.turn.to_arm.append(dialog)
             self._say(dialog, "dark_open", None, req=update, asker=session)
+        elif dialog.waits_for_link:
+            dialog.order = wanted
+            self._say(dialog, dialog.state, None, req=update, asker=session)
         elif wanted.size <= dialog.filled:
             self._ask_cancel(dialog)
         elif dialog.asked:
@@ -120,6 +137,8 @@ class Gateway(Orders):
         dialog = self._living(cancel.oid)
         if dialog.kept_here:
             self.turn.to_disarm.append(dialog.oid)
+            self._end(dialog, "canceled", "canceled by the strategy", req=cancel)
+        elif dialog.waits_for_link:
             self._end(dialog, "canceled", "canceled by the strategy", req=cancel)
         elif dialog.cancel_called or dialog.cancel_waits:
             raise PikerError(f"order {cancel.oid!r} is being canceled already")
@@ -153,34 +172,67 @@ class Gateway(Orders):
         self.turn.to_disarm.append(oid)
         reason = f"a trade at {price} at {time_ns}"
         if dialog.order.action == "alert":
+            self._cancel_group(dialog)
             self._end(dialog, "triggered", reason)
             return
         self._say(dialog, "triggered", None, reason=reason)
-        self._cancel_group(dialog)
+        self._send_triggered(dialog)
+
+    def _send_triggered(self, dialog: Dialog) -> None:
+        """Send an order whose trigger was reached, if the rules allow it now."""
         try:
             mkt = self._around.find_market(dialog.order.symbol)
             dialog.order = self._steps(dialog.order, mkt)
             self._check_risk(dialog.order, mkt, dialog)
         except PikerError as error:
             dialog.hear("refused")
-            told = BrokerdError(reason=str(error), oid=oid, reqid=dialog.reqid)
+            told = BrokerdError(reason=str(error), oid=dialog.oid, reqid=dialog.reqid)
             self._bury(dialog)
             self._say(dialog, "error", told, req=dialog.order)
             return
+        self._cancel_group(dialog)
         dialog.hear("send")
         self._send_new(dialog)
 
     def _cancel_group(self, dialog: Dialog) -> None:
-        """One of a group has its turn: the others are canceled."""
+        """One of a group has its turn: the others are canceled, and those to come."""
+        group = _group(dialog.session, dialog.order)
+        if not dialog.order.oco or self._is_gone(group):
+            return
+        self.turn.notes[group] = "1"
         for other in list(self.living.values()):
-            same = dialog.order.oco and other.order.oco == dialog.order.oco
-            if same and other is not dialog:
-                if other.kept_here:
-                    self.turn.to_disarm.append(other.oid)
-                    reason = f"order {dialog.oid!r} of group {other.order.oco!r} went"
-                    self._end(other, "canceled", reason)
-                elif not (other.cancel_called or other.cancel_waits):
+            if other is dialog or _group(other.session, other.order) != group:
+                continue
+            if other.kept_here or other.waits_for_link:
+                self.turn.to_disarm.append(other.oid)
+                reason = f"order {dialog.oid!r} of group {other.order.oco!r} went"
+                self._end(other, "canceled", reason)
+            else:
+                other.must_cancel = True
+                if not (other.cancel_called or other.cancel_waits):
                     self._ask_cancel(other)
+
+    def _is_gone(self, group: str) -> bool:
+        """Whether an order of a group was filled or triggered."""
+        return bool(self.turn.notes.get(group) or self._around.note(group))
+
+    def try_again(self) -> None:
+        """There is a link to the broker: send what waits, cancel what must be."""
+        for dialog in list(self.living.values()):
+            if dialog.asked or not (dialog.unsent or dialog.must_cancel):
+                continue
+            again, dialog.unsent = dialog.unsent, False
+            if again and not dialog.acked:
+                self._send_triggered(dialog)
+            elif again or not dialog.ending:
+                self._ask_cancel(dialog)
+
+    def cannot_arm(self, dialog: Dialog, reason: str) -> None:
+        """An order's trigger cannot be watched for: it ends."""
+        if dialog.hear("refused"):
+            told = BrokerdError(reason=reason, oid=dialog.oid, reqid=dialog.reqid)
+            self._bury(dialog)
+            self._say(dialog, "error", told, req=dialog.order)
 
     # ---- what the broker says -------------------------------------------------------
 
@@ -290,21 +342,34 @@ class Gateway(Orders):
             self.counters["ignored"] += 1
             return
         dialog.cancel_called = dialog.cancel_called and dialog.asked != "cancel"
-        self._say(dialog, "error", error, req=_asked(dialog))
+        if dialog.ended or dialog.asked != "cancel" or not dialog.must_cancel:
+            self._say(dialog, "error", error, req=_asked(dialog))
         if not dialog.ended:
             self._answered(dialog)
             self._settle(dialog)
 
-    def not_sent(self, reqid: str, reason: str) -> None:
-        """A request was certainly not sent."""
+    def not_sent(self, reqid: str, reason: str, *, down: bool = False) -> None:
+        """A request was certainly not sent. `down`: because there is no link.
+
+        What was triggered, and a cancel, then wait for the link; a new order, whose
+        price is of now, does not, nor does an update.
+        """
         dialog = self.by_reqid.get(reqid)
-        if dialog is not None:
+        if dialog is None:
+            return
+        triggered = dialog.asked == "new" and _is_kept(dialog.order)
+        if down and (triggered or dialog.asked == "cancel"):
+            dialog.asked, dialog.unsent = "", True
+            self._touch(dialog)
+        else:
             self._refused(BrokerdError(reason=reason, oid=dialog.oid, reqid=reqid))
 
     def not_known(self, reqid: str, reason: str, since_ns: int = LATEST) -> None:
         """The broker, asked after this time, does not know an order."""
         dialog = self.by_reqid.get(reqid)
         if dialog is None or dialog.kept_here or _is_newer(dialog, since_ns):
+            return
+        if dialog.waits_for_link:
             return
         if dialog.acked:
             dialog.ending, dialog.reason = "canceled", reason
@@ -365,8 +430,23 @@ def _is_newer(dialog: Dialog, since_ns: int) -> bool:
 
 def _is_kept(order: Order) -> bool:
     """Whether an order waits here for its trigger."""
-    stops = order.stop is not None or order.trail is not None
-    return order.action == "alert" or order.exec_mode == "dark" or stops
+    return order.action == "alert" or order.exec_mode == "dark" or _stops(order)
+
+
+def _stops(order: Order) -> bool:
+    return order.stop is not None or order.trail is not None
+
+
+def _trigger(order: Order) -> tuple[str, Decimal | None]:
+    """What an order that is kept here waits for."""
+    if order.trail is not None:
+        return "trail", order.trail
+    return ("stop", order.stop) if order.stop is not None else ("price", order.price)
+
+
+def _group(session: str, order: Order) -> str:
+    """The note of a group: groups are those of a client."""
+    return f"oco.{session}.{order.oco}" if order.oco else ""
 
 
 def _asked(dialog: Dialog) -> Request:

@@ -71,6 +71,10 @@ class Dialog(msgspec.Struct, kw_only=True):
     """Updates that wait for the request at the broker."""
     cancel_waits: bool = False
     cancel_called: bool = False
+    unsent: bool = False
+    """It is to be sent, or its cancel is, as soon as there is a link to the broker."""
+    must_cancel: bool = False
+    """It is to be canceled, however often that is refused."""
     unknown: bool = False
     """Nobody knows whether the request at the broker was done."""
     ending: Literal["", "closed", "canceled"] = ""
@@ -99,6 +103,16 @@ class Dialog(msgspec.Struct, kw_only=True):
         return self.state in ENDS or (
             self.state == "triggered" and self.order.action == "alert"
         )
+
+    @property
+    def is_triggered(self) -> bool:
+        """Whether its trigger was reached, and it was not sent yet."""
+        return not (self.kept_here or self.acked or self.asked or self.ended)
+
+    @property
+    def waits_for_link(self) -> bool:
+        """Whether it was triggered, and the broker knows nothing of it yet."""
+        return self.unsent and not self.acked
 
     @property
     def kept_here(self) -> bool:

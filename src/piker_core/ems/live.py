@@ -17,7 +17,7 @@ from piker_core.ems.gateway import Gateway
 from piker_core.ems.ledger import Ledger
 from piker_core.ems.lifecycle import Dialog
 from piker_core.ems.reconcile import Change, Reconciler
-from piker_core.errors import ConfigError, PikerError
+from piker_core.errors import BrokerDown, ConfigError, PikerError
 from piker_core.orders import (
     BrokerdCancel,
     BrokerdMessage,
@@ -25,6 +25,9 @@ from piker_core.orders import (
     BrokerdPosition,
 )
 from piker_core.tasks import Backoff, open_nursery
+
+AGAIN_S = 1.0
+"""How often what waits for a link, or must be canceled, is tried."""
 
 log = logging.getLogger("piker_core.ems")
 
@@ -84,7 +87,7 @@ class LiveBroker:
         """Send it, in a task of its own."""
         if self._nursery is None:
             reqid, reason = str(message.reqid), "the broker's dialog is not open"
-            self._put(lambda gateway: gateway.not_sent(reqid, reason))
+            self._put(lambda gateway: gateway.not_sent(reqid, reason, down=True))
         else:
             self._reconciler.sending.add(str(message.reqid))
             assert self._dialog is not None
@@ -132,6 +135,7 @@ class LiveBroker:
                 self._up = trio.Event()
                 nursery.start_soon(self._start, dialog, started)
                 nursery.start_soon(self._every, dialog)
+                nursery.start_soon(self._try_again)
                 async for message in dialog:
                     self._hear(message, dialog)
                 nursery.cancel_scope.cancel()
@@ -164,6 +168,14 @@ class LiveBroker:
             await self._reconciler.adopt(dialog)
         started()
 
+    async def _try_again(self) -> None:
+        """Now and then, while there is a link: what waits for it is sent."""
+        while True:
+            await self._up.wait()
+            if self.up:
+                self._put(Gateway.try_again)
+            await trio.sleep(AGAIN_S)
+
     async def _every(self, dialog: TradeDialog) -> None:
         while True:
             await trio.sleep(self.config.reconcile_s)
@@ -190,5 +202,5 @@ class LiveBroker:
             self._put(lambda gateway: gateway.in_doubt(reqid))
             await self._reconciler.resolve(dialog, reqid, message.symbol)
         except (PikerError, OSError) as error:
-            reason = str(error)
-            self._put(lambda gateway: gateway.not_sent(reqid, reason))
+            reason, down = str(error), isinstance(error, BrokerDown)
+            self._put(lambda gateway: gateway.not_sent(reqid, reason, down=down))

@@ -126,16 +126,23 @@ class Markets:
     def arm(self, order: Order) -> dict[str, Any]:
         """Watch for an order's trigger; what must be stored of it.
 
+        One that is watched for already has it anew; a trail goes on from its best.
+
         Raises PikerError while no price of the market is known.
         """
-        armed: dict[str, Any] = msgspec.to_builtins(self._arm(order, None))
+        before = self.watch.armed(order.oid)
+        self.disarm(order.oid)
+        best = before.best if before is not None and order.trail is not None else None
+        armed: dict[str, Any] = msgspec.to_builtins(self._arm(order, None, best))
         return armed
 
-    def _arm(self, order: Order, stored: Armed | None) -> Armed:
+    def _arm(
+        self, order: Order, stored: Armed | None, best: float | None = None
+    ) -> Armed:
         side = 1 if order.action == "buy" else -1
         if order.trail is not None:
             armed = self.watch.arm_trail(
-                order.oid, order.symbol, order.trail, side, stored=stored
+                order.oid, order.symbol, order.trail, side, best=best, stored=stored
             )
         elif order.stop is not None:
             armed = self.watch.arm(

@@ -77,7 +77,7 @@ class Reconciler:
     def begin(self, ledger: Ledger, note: Callable[[str], str]) -> None:
         """What is stored."""
         self._is_empty = ledger.is_empty
-        self._opened_ns = int(note(_OPENED) or 0)
+        self._opened_ns = int(note(_OPENED) or self._opened_ns)
         self._fetched_ns = int(note(_FETCHED) or self._opened_ns or time.time_ns())
 
     # What is in doubt

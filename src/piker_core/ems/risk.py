@@ -65,6 +65,7 @@ class View(msgspec.Struct, frozen=True, kw_only=True):
     multiplier: Decimal = Decimal(1)
     is_update: bool = False
     is_triggered: bool = False
+    is_sent: bool = False
     open_orders: int = 0
     bid: Decimal | None = None
     ask: Decimal | None = None
@@ -150,9 +151,11 @@ class Risk:
 
     def _collar(self, order: Order, view: View, limit: Decimal) -> Refusal | None:
         """What is kept here is sent when the price has come to its trigger."""
-        kept = _is_kept(order) and not view.is_triggered
+        kept = _is_kept(order) and not (view.is_sent or view.is_triggered)
         if kept and order.stop is None:
             return None
+        if view.is_triggered and _is_stop(order):
+            return None  # its limit was held against the stop when it was sent
         middle = order.stop if kept else view.reference
         if middle is None:
             return _refusal(
@@ -279,8 +282,11 @@ def plain(number: Decimal) -> str:
 
 
 def _is_kept(order: Order) -> bool:
-    held_back = order.stop is not None or order.trail is not None
-    return order.exec_mode == "dark" or held_back
+    return order.exec_mode == "dark" or _is_stop(order)
+
+
+def _is_stop(order: Order) -> bool:
+    return order.stop is not None or order.trail is not None
 
 
 def _worth(price: Decimal, size: Decimal, multiplier: Decimal) -> Decimal:

@@ -80,6 +80,8 @@ class Around(NamedTuple):
     prices: Callable[[str], Prices]
     is_used: Callable[[str], bool]
     """Whether an order of this oid ended before."""
+    note: Callable[[str], str]
+    """What was noted of a key; empty if nothing was."""
     new_reqid: Callable[[], str]
     killed: Callable[[], str]
     now_ns: Callable[[], int]
@@ -155,7 +157,8 @@ class Orders:
             multiplier=mkt.multiplier,
             filled=filled,
             is_update=updated is not None,
-            is_triggered=updated is not None and updated.state == "triggered",
+            is_sent=updated is not None and not updated.kept_here,
+            is_triggered=updated is not None and updated.is_triggered,
         )
 
     def _others(self, symbol: str, side: str, own: "_Counted | None") -> Decimal:
@@ -250,6 +253,8 @@ class Orders:
             self._ask_cancel(dialog)
             return
         try:
+            if killed := self._around.killed():
+                raise PikerError(f"kill: {killed}")
             mkt = self._around.find_market(wanted.symbol)
             self._send_update(dialog, self._steps(wanted, mkt))
         except PikerError as error:
@@ -294,9 +299,9 @@ class Orders:
             self._working[old.place] -= old.size
         if dialog.oid in self.living and dialog.order.action != "alert":
             place = (dialog.order.symbol, dialog.order.action)
-            self._counted[dialog.oid] = _Counted(place, dialog.remaining)
-            before = self._working.get(place, Decimal(0))
-            self._working[place] = before + dialog.remaining
+            size = _most(dialog)
+            self._counted[dialog.oid] = _Counted(place, size)
+            self._working[place] = self._working.get(place, Decimal(0)) + size
 
     def _end(
         self, dialog: Dialog, state: Resp, reason: str = "", req: Request | None = None
@@ -362,6 +367,14 @@ _BROKERS: dict[Resp, Any] = {
     "canceled": "canceled",
     "error": "canceled",
 }
+
+
+def _most(dialog: Dialog) -> Decimal:
+    """What an order may still fill, with the updates that are under way."""
+    sizes = [update.size for update in dialog.waiting if update.size is not None]
+    if dialog.asked_update is not None:
+        sizes.append(dialog.asked_update.size)
+    return max([dialog.remaining, *(size - dialog.filled for size in sizes)])
 
 
 def _price(price: float) -> Decimal | None:
