@@ -18,7 +18,7 @@ import trio
 import piker_core as pk
 from piker_core.control_socket import connect_to, paths_of
 from piker_core.ems import desk
-from piker_core.ems.database import database_path, open_database
+from piker_core.ems.database import database_path, open_database, open_reader
 from piker_core.ems.gateway import Gateway
 from piker_core.ems.link import (
     Ask,
@@ -172,6 +172,22 @@ async def test_a_named_client_counts_its_requests_anew(stage: Stage) -> None:
         await until(lambda: not owner.dialogs, "its own dialogs are none")
     async with trader(client="a") as one:
         assert len(one.dialogs) == 6
+
+
+async def test_a_client_that_has_left_is_not_kept(stage: Stage, state: Path) -> None:
+    def kept() -> int:
+        with open_reader(state, "kraken", "paper") as reader:
+            return len(reader.sessions())
+
+    async with trader():
+        for number in range(5):
+            async with trader() as one:
+                await one.client.send(order(f"o{number}"))
+        async with trader(client="a"):
+            pass
+        await until(lambda: kept() == 2, "the owner and the one with a name are kept")
+        async with trader() as heir:
+            assert len(heir.dialogs) == 5
 
 
 async def test_orders_of_clients_that_are_gone_are_adopted(stage: Stage) -> None:
