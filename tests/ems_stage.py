@@ -27,11 +27,18 @@ LIMIT_S = 60.0
 class Stage:
     """The writer of the market. Prices are around 100."""
 
-    def __init__(self, engine: Any, *, priced: bool) -> None:
+    def __init__(self, engine: Any) -> None:
         self._engine, self._id = engine, 0
-        if priced:
-            self.quote(99.9, 100.1)
-            self.trade(100.0)
+
+    def add(self, fqme: str) -> None:
+        """Write one more market."""
+        market = self._engine.add_market(
+            fqme,
+            price_tick="0.1",
+            size_tick="0.001",
+            capacity={1: 1024, 60: 256},
+        )
+        market.set_status("live")
 
     def _push(self, **levels: tuple[float, float]) -> None:
         ticks = []
@@ -57,14 +64,12 @@ class Stage:
 def open_stage(namespace: str, *, priced: bool = True) -> Iterator[Stage]:
     """A market of this process. `priced`: it was traded before."""
     with pk.open_engine("kraken", namespace=namespace, tick_capacity=1 << 14) as engine:
-        market = engine.add_market(
-            FQME,
-            price_tick="0.1",
-            size_tick="0.001",
-            capacity={1: 1024, 60: 256},
-        )
-        market.set_status("live")
-        yield Stage(engine, priced=priced)
+        stage = Stage(engine)
+        stage.add(FQME)
+        if priced:
+            stage.quote(99.9, 100.1)
+            stage.trade(100.0)
+        yield stage
 
 
 def order(oid: str, price: float = 90, action: str = "buy", **more: Any) -> pk.Order:

@@ -9,6 +9,7 @@ import struct
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from decimal import Decimal
 from functools import partial
 from pathlib import Path
@@ -21,6 +22,7 @@ import trio
 import piker_core as pk
 from piker_core.control_socket import connect_to, paths_of
 from piker_core.ems import desk
+from piker_core.ems.client import OrderClient
 from piker_core.ems.database import database_path, open_database, open_reader
 from piker_core.ems.gateway import Gateway
 from piker_core.ems.link import (
@@ -32,6 +34,7 @@ from piker_core.ems.link import (
     decode_told,
     socket_name,
 )
+from piker_core.ems.opening import find_place, seated
 from piker_core.errors import OrderError
 from piker_core.orders import Cancel, Order, Update
 from tests.commands import invoke, run, told_once
@@ -210,6 +213,58 @@ async def test_orders_of_clients_that_are_gone_are_adopted(stage: Stage) -> None
             await heir.until("orphan", "canceled")
         async with trader(client="a") as named:
             assert list(named.dialogs) == ["named"]
+
+
+@pytest.fixture
+def fed(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The markets that a gateway has fed for others; there is none called nosuch."""
+    markets: list[str] = []
+
+    @asynccontextmanager
+    async def feed(fqmes: list[str], **_: Any) -> AsyncIterator[None]:
+        if "nosuch.kraken" in fqmes:
+            raise pk.NotFound("kraken has no market nosuch")
+        for fqme in fqmes:
+            stage.add(fqme)
+        markets.extend(fqmes)
+        yield
+
+    monkeypatch.setattr("piker_core.ems.feeds.open_feed", feed)
+    return markets
+
+
+async def test_markets_of_a_second_client_are_fed(stage: Stage, fed: list[str]) -> None:
+    async with trader() as owner:
+        async with trader([FQME, "ethusd.kraken"]) as other:
+            assert fed == ["ethusd.kraken"]
+            await other.client.send(order("it", symbol="ethusd.kraken"))
+            await other.until("it", "open")
+        async with trader("ethusd.kraken"):
+            assert fed == ["ethusd.kraken"]
+        for fqme, why in (
+            ("nosuch.kraken", f"{WHY}kraken has no market nosuch"),
+            ("btcusdt.binance", "not one of kraken"),
+        ):
+            one = OrderClient("it", symbols=[fqme], mode="paper")
+            with pytest.raises(pk.PikerError, match=why):
+                async with seated(find_place(FQME, "paper", None, None), one):
+                    raise AssertionError
+        await owner.client.send(order("mine"))
+        await owner.until("mine", "open")
+
+
+async def test_markets_of_a_client_that_comes_back_are_fed_and_it_is_let_in(
+    stage: Stage, state: Path, fed: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    async with trader():
+        for fqme in ("ethusd.kraken", "nosuch.kraken"):
+            stranger = Stranger(state)
+            hello = Hello(session=fqme, seq=0, symbols=[fqme])
+            await stranger.say(encode(hello))
+            assert isinstance(await stranger.hears(), Welcome)
+            await stranger.stream.aclose()
+        await until(lambda: fed == ["ethusd.kraken"], "it is fed")
+        await until(lambda: "kraken has no market nosuch" in caplog.text, "it is told")
 
 
 # ---- who goes on ---------------------------------------------------------------------

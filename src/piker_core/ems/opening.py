@@ -28,10 +28,11 @@ from piker_core.config import (
 )
 from piker_core.control import Link, LinkError
 from piker_core.control_socket import close_in_children, connect_to
-from piker_core.core.rings import attach_bars, checked_namespace
+from piker_core.core.rings import checked_namespace
 from piker_core.ems.client import Messages, OrderClient, Positions
 from piker_core.ems.database import Database, open_database
 from piker_core.ems.desk import Desk
+from piker_core.ems.feeds import Feeds, unfed
 from piker_core.ems.link import MOST, UNREADABLE, Welcome, socket_name
 from piker_core.ems.live import LiveBroker
 from piker_core.ems.markets import Markets
@@ -39,7 +40,7 @@ from piker_core.ems.paper_broker import PaperBroker
 from piker_core.ems.risk import Risk, RiskConfig
 from piker_core.ems.seats import NAMED, Asked, Entering, Seat
 from piker_core.ems.server import Server, follow, listening
-from piker_core.errors import ConfigError, NotFound, PikerError, WriterBusy
+from piker_core.errors import ConfigError, PikerError, WriterBusy
 from piker_core.feed import open_feed
 from piker_core.fqme import parse_fqme
 from piker_core.orders import Cancel, Order, Status, Update
@@ -262,7 +263,8 @@ async def _serve(
             desk = await _open_desk(
                 place, provider, database, markets, risk, config, nursery
             )
-            nursery.start_soon(Server(desk, config.queue).run, sock)
+            feeds = Feeds(markets, nursery)
+            nursery.start_soon(Server(desk, feeds, config.queue).run, sock)
             task_status.started()
             if client is None:
                 await trio.sleep_forever()
@@ -275,15 +277,7 @@ async def _serve(
 
 async def _feed(place: Place, stack: AsyncExitStack) -> None:
     """Have the markets fed by this process where nobody feeds them."""
-    missing = []
-    for symbol in place.symbols:
-        try:
-            with attach_bars(symbol, period=1, namespace=place.namespace) as bars:
-                if bars.writer_alive:
-                    continue
-        except NotFound:
-            pass
-        missing.append(symbol)
+    missing = unfed(place.symbols, place.namespace)
     if missing:
         await stack.enter_async_context(open_feed(missing, namespace=place.namespace))
 

@@ -23,6 +23,7 @@ from piker_core.control_socket import (
 )
 from piker_core.ems.client import OrderClient
 from piker_core.ems.desk import Desk
+from piker_core.ems.feeds import Feeds
 from piker_core.ems.link import (
     MOST,
     UNREADABLE,
@@ -81,8 +82,8 @@ def listening(name: str) -> Iterator[socket.socket]:
 class Server:
     """Lets clients in, for a desk. `most_waiting`: messages one may leave unread."""
 
-    def __init__(self, desk: Desk, most_waiting: int) -> None:
-        self._desk, self._most_waiting = desk, most_waiting
+    def __init__(self, desk: Desk, feeds: Feeds, most_waiting: int) -> None:
+        self._desk, self._feeds, self._most_waiting = desk, feeds, most_waiting
         self._lines = 0
 
     async def run(self, sock: socket.socket) -> None:
@@ -108,13 +109,24 @@ class Server:
             try:
                 hello = await _hello(link)
                 if hello is not None:
+                    await self._feed(hello)
                     await _Line(self._desk, link, self._most_waiting).run(hello)
-            except (PikerError, *UNREADABLE) as error:
+            except (PikerError, OSError, *UNREADABLE) as error:
                 log.warning("a client of the gateway: %s", error)
                 with trio.move_on_after(REFUSAL_S):
                     await link.send(Refused(reason=str(error)))
             finally:
                 self._lines -= 1
+
+    async def _feed(self, hello: Hello) -> None:
+        """Have a client's markets fed. Raises PikerError, OSError if one cannot be.
+
+        Who comes back is not turned away for that: its orders are there.
+        """
+        if hello.seq < 0:
+            await self._feeds.have(hello.symbols)
+        else:
+            self._feeds.have_soon(hello.symbols)
 
 
 async def _hello(link: Link) -> Hello | None:
