@@ -18,6 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
+import msgspec
 import trio
 
 from piker_core.config import EmsConfig
@@ -43,6 +44,8 @@ RETRY_S = 1.0
 """How long to wait for a disk that took nothing."""
 RETURN_S = 2.0
 """How long a client may take to come back to the next gateway of its account."""
+MARK_NS = 60_000_000_000
+"""How often prices are noted for the profit of the day: midnight is among the times."""
 LOOK_S = 1.0
 """How often ticks are looked at while no order waits for one."""
 
@@ -117,6 +120,10 @@ class Desk:
         self.ledger = open_ledger(
             self.database.connection, self.name, self.account, time.time_ns()
         )
+        noted = self.database.note("prices", "{}")
+        self._noted = msgspec.json.decode(noted, type=dict[str, Decimal])
+        self._marked_ns = 0
+        self.ledger.load_prices(self._noted)
         self.markets.describe(self.ledger)
         around = Around(
             find_market=self.markets.find,
@@ -264,7 +271,20 @@ class Desk:
                 price = Decimal(repr(fired.price))
                 self.gateway.fired(fired.oid, price, fired.time_ns)
                 self._follow()
-        self._listen(self.broker.advance(time.time_ns()))
+        now_ns = time.time_ns()
+        self._listen(self.broker.advance(now_ns))
+        if now_ns // MARK_NS != self._marked_ns // MARK_NS:
+            self._mark(now_ns)
+
+    def _mark(self, now_ns: int) -> None:
+        """Let the ledger know prices by the clock, and keep them."""
+        self._marked_ns = now_ns
+        self.ledger.day_profits(lambda fqme: self.markets.prices(fqme).worth, now_ns)
+        prices = self.ledger.held_prices()
+        if prices != self._noted:
+            self._noted = prices
+            text = msgspec.json.encode(prices).decode()
+            self.gateway.turn.notes["prices"] = text
 
     def _parts(self, ticks: Ticks) -> Iterator[Ticks]:
         """Ticks as they are fed: one by one where orders hang together.

@@ -37,6 +37,12 @@ class Prices(NamedTuple):
     ask: float = 0.0
     last: float = 0.0
 
+    @property
+    def worth(self) -> Decimal | None:
+        """What a position is worth now; None: it is not known."""
+        middle = (self.bid + self.ask) / 2 if self.bid and self.ask else 0.0
+        return _price(middle or self.last or self.bid or self.ask)
+
 
 class Said(NamedTuple):
     """A status, and whom else than the order's own client it is for."""
@@ -168,9 +174,7 @@ class Orders:
 
     def _mark(self, symbol: str) -> Decimal | None:
         """The price that a position is worth now."""
-        bid, ask, last = self._around.prices(symbol)
-        price = (bid + ask) / 2 if bid and ask else last or bid or ask
-        return _price(price)
+        return self._around.prices(symbol).worth
 
     # ---- what goes to the broker ----------------------------------------------------
 
