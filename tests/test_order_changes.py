@@ -34,8 +34,10 @@ async def test_binance_finds_the_open_order_of_another_process() -> None:
         async with open_dialog(heard.venue, SPOT) as other:
             await other.back(1)
             await other.update(placed, price=heard.price("200"), is_change=True)
-            await other.acked("it")
-        assert heard.account.orders("it")[-1].price == heard.price("200")
+            known = await other.known("it")
+            assert known is not None and known.status == "open"
+            assert known.price == heard.price("200")
+        assert heard.account.accepted["it"] == 1
 
 
 async def test_ib_refuses_it() -> None:
