@@ -202,6 +202,7 @@ class Orders:
             tif=order.tif,
             post_only=order.post_only,
             reduce_only=order.reduce_only,
+            is_change=dialog.asked == "update",
         )
         self.turn.sends.append(sent)
         self._touch(dialog)
