@@ -492,6 +492,7 @@ class Stranger:
         return int(LENGTH.unpack(self._received[:4])[0])
 
 
+WHY = "the gateway of this account refuses a client: "
 HELLO = msgspec.msgpack.encode(Hello(session="stranger"))
 ASK = {"msg": "ask", "number": 1, "request": {"msg": "cancel", "oid": "none"}}
 
@@ -640,6 +641,52 @@ async def test_the_socket_is_this_user_s_alone(stage: Stage, state: Path) -> Non
         for name in (kept, f"{kept}.lock", f"{kept}-wal", f"{kept}-shm"):
             assert mode(Path(name)) == 0o600
     assert path not in list(path.parent.iterdir())
+
+
+async def test_who_comes_back_to_a_seat_that_another_has_is_refused(
+    stage: Stage, state: Path
+) -> None:
+    async with trader(), trader(client="a") as named:
+        for life, seq in (("", 3), ("other", 0), ("", -1)):
+            stranger = Stranger(state)
+            hello = Hello(session="name:a", life=life, seq=seq)
+            await stranger.say(encode(hello))
+            refused = await stranger.hears()
+            assert isinstance(refused, Refused) and "there already" in refused.reason
+            await stranger.stream.aclose()
+        await named.client.send(order("it"))
+        await named.until("it", "open")
+
+
+async def test_of_two_that_come_at_once_under_one_name_one_is_let_in(
+    stage: Stage,
+) -> None:
+    refused = []
+
+    async def come() -> None:
+        try:
+            async with trader(client="a") as one:
+                await one.client.send(order(f"o{id(one)}"))
+                await trio.sleep(0.2)
+        except pk.PikerError as error:
+            refused.append(str(error))
+
+    async with trader(), trio.open_nursery() as nursery:
+        for _ in range(3):
+            nursery.start_soon(come)
+    assert refused == [f"{WHY}a client 'a' is there already"] * 2
+
+
+async def test_a_client_that_lost_its_line_comes_back_over_the_old_one(
+    stage: Stage, state: Path
+) -> None:
+    async with trader():
+        strangers = [Stranger(state) for _ in range(2)]
+        for seq, stranger in zip((-1, 0), strangers, strict=True):
+            await stranger.say(encode(Hello(session="one", life="its", seq=seq)))
+            assert isinstance(await stranger.hears(), Welcome)
+        for stranger in strangers:
+            await stranger.stream.aclose()
 
 
 async def test_many_lines_are_let_in_and_more_are_not(

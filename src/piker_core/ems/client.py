@@ -5,6 +5,7 @@ next one, under its number, by which the gateway knows what it has done already.
 """
 
 import math
+import uuid
 from collections import deque
 from decimal import Decimal
 from typing import Literal, Protocol
@@ -119,6 +120,7 @@ class OrderClient:
     ) -> None:
         self.session, self.symbols, self.mode = session, symbols, mode
         self.cancels, self.adopts = cancels, adopts
+        self._life = uuid.uuid4().hex
         self.positions: Positions = {}
         self.dialogs: dict[str, Status] = {}
         self.accounts: list[str] = []
@@ -234,6 +236,7 @@ class OrderClient:
             adopts=self.adopts,
             symbols=self.symbols,
             mode=self.mode,
+            life=self._life,
         )
 
     def welcome(self, welcome: Welcome, line: Line) -> None:

@@ -27,6 +27,7 @@ class Hello(msgspec.Struct, frozen=True, tag="hello", tag_field="msg"):
 
     `cancels`: its orders are canceled when it is gone. `adopts`: it takes over orders
     whose client is gone, unless that one has a name. `symbols`: what it trades.
+    `life`: of a client object, the same over all of its lines.
     `mode`: what it takes the account for; a gateway of another mode refuses it.
     """
 
@@ -36,6 +37,7 @@ class Hello(msgspec.Struct, frozen=True, tag="hello", tag_field="msg"):
     adopts: bool = True
     symbols: list[str] = []
     mode: Literal["paper", "live"] = "paper"
+    life: Annotated[str, msgspec.Meta(max_length=128)] = ""
     version: int = VERSION
 
 

@@ -72,6 +72,8 @@ class Seats:
         self._database, self._account = database, account
         self._gateway: Gateway
         self._seats: dict[str, Seat] = {}
+        self._lives: dict[str, str] = {}
+        """By session: which client it is that has a seat, or gets one in this turn."""
         self._known = database.sessions()
         self._late: dict[str, Dialog] = {}
         """Orders that have ended and whose client has not heard all of it."""
@@ -88,6 +90,7 @@ class Seats:
         """These are the orders, as stored. `ended`: those of which not all is told."""
         self._gateway = gateway
         self._late = {dialog.oid: dialog for dialog in ended}
+        self._lives = {one: self._lives.get(one, "") for one in self._seats}
         self._dirty.clear()
 
     # Coming and going
@@ -100,7 +103,8 @@ class Seats:
                 f"account {self._account!r} is open in {mode} mode, not in "
                 f"{hello.mode} mode: name another account"
             )
-        if hello.session in self._seats and hello.seq < 0:
+        life = self._lives.get(hello.session)
+        if life is not None and (hello.seq < 0 or hello.life != life):
             name = hello.session.removeprefix(NAMED)
             return f"a client {name!r} is there already"
         session = self._known.get(hello.session) or Session(hello.session)
@@ -108,6 +112,7 @@ class Seats:
             session.number = 0
         session.cancels = hello.cancels
         self._known[session.id] = self._changed[session.id] = session
+        self._lives[session.id] = hello.life
         return ""
 
     def let_in(self, entering: Entering) -> None:
@@ -115,6 +120,7 @@ class Seats:
         hello = entering.hello
         seat = Seat(self._known[hello.session], entering.deliver, here=entering.here)
         self._seats[hello.session] = seat
+        self._lives[hello.session] = hello.life
         mine = self._orders_of(hello)
         missed: dict[int, Status] = {}
         for dialog in mine:
@@ -169,6 +175,7 @@ class Seats:
         self._note_heard(seat)
         self._told.pop(session.id, None)
         del self._seats[session.id]
+        self._lives.pop(session.id, None)
         return True
 
     def forsaken(self) -> list[str]:
