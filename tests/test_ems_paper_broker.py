@@ -1,6 +1,7 @@
 """The paper engine behind a gateway: markets that come late, restarts, midnights."""
 
 import os
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -10,7 +11,8 @@ import pytest
 import trio
 
 import piker_core as pk
-from piker_core.ems import markets, watch
+from piker_core.ems import markets, paper_broker, watch
+from piker_core.orders import BrokerdError, BrokerdStatus
 from tests.ems_stage import FQME, LIMIT_S, Stage, order, trader
 
 OTHER = "ethusd.kraken"
@@ -135,3 +137,55 @@ async def test_rings_that_are_made_anew_may_number_markets_otherwise(
                     writer.stages[FQME].trade(94)
                     await trio.sleep(0.02)
             assert "fill" not in one.resps("other")
+
+
+async def test_a_day_order_ends_at_the_begin_of_a_gateway_of_a_later_day(
+    namespace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with writing(namespace, FQME):
+        async with trader(client="it") as one:
+            for oid, tif in (("of a day", "day"), ("lasts", "gtc")):
+                await one.client.send(order(oid, tif=tif))
+                await one.until(oid, "open")
+        monkeypatch.setattr(paper_broker, "DAY_NS", time.time_ns())
+        async with trader(client="it") as one:
+            await one.client.send(order("of today", tif="day"))
+            status = await one.until("of a day", "canceled")
+            assert _reason(status) == "the session is over"
+            await one.client.cancel("lasts")
+            await one.until("lasts", "canceled")
+        async with trader(client="it") as one:
+            await one.client.cancel("of today")
+            status = await one.until("of today", "canceled")
+            assert _reason(status) == "canceled"
+
+
+async def test_what_was_under_way_when_a_gateway_ended_is_not_sent_later(
+    namespace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with writing(namespace, FQME) as writer:
+        async with trader(client="it") as one:
+            await one.client.send(order("rests"))
+            await one.until("rests", "open")
+        monkeypatch.setenv("PIKER_PAPER__LATENCY_S", "600")
+        async with trader(client="it") as one:
+            await one.client.send(order("new", 99))
+            await one.until("new", "pending")
+            await one.client.cancel("rests")
+            await one.client.send(order("too", 90, "alert"))
+            await one.until("too", "dark_open")
+        monkeypatch.setenv("PIKER_PAPER__LATENCY_S", "0")
+        async with trader(client="it") as one:
+            for oid in ("new", "rests"):
+                status = await one.until(oid, "error")
+                assert _reason(status) == "was not sent: the gateway ended first"
+            writer.stages[FQME].quote(98, 98.1)
+            await one.client.cancel("rests")
+            await one.until("rests", "canceled")
+            assert one.resps("new")[-1] == "error"
+
+
+def _reason(status: pk.Status) -> str:
+    message = status.brokerd_msg
+    assert isinstance(message, BrokerdStatus | BrokerdError)
+    return message.reason

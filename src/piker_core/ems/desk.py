@@ -150,7 +150,14 @@ class Desk:
         self.broker.begin(sent, self.ledger, self.database.note)
         self._is_loaded = True
         if self.broker.at_once:
-            self.gateway.send_again()
+            self._give_up_sent()
+
+    def _give_up_sent(self) -> None:
+        """What was on its way to a broker that forgets, the paper engine, is lost."""
+        reason = f"was not sent: {self._failed or 'the gateway ended first'}"
+        for dialog in list(self.gateway.living.values()):
+            if dialog.asked:
+                self.gateway.not_sent(dialog.reqid, reason)
 
     # ---- what comes in --------------------------------------------------------------
 

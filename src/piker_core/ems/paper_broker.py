@@ -58,6 +58,8 @@ class PaperBroker:
         here = [d for d in self._unfed.values() if self._knows(d.order.symbol)]
         for dialog in here:
             del self._unfed[dialog.reqid]
+            if dialog.order.tif == "day":
+                self._day = min(self._day, dialog.began_ns // DAY_NS)
         if here:
             states = {dialog.reqid: dialog.paper for dialog in here if dialog.paper}
             self._engine.restore([_restored(d) for d in here], states=states)

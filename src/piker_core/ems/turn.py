@@ -227,14 +227,6 @@ class Orders:
         )
         self.turn.sends.append(cancel)
 
-    def send_again(self) -> None:
-        """Send what was on its way to a broker that forgets: the paper engine."""
-        for dialog in self.living.values():
-            if dialog.asked == "cancel":
-                self._send_cancel(dialog)
-            elif dialog.asked:
-                self._send_order(dialog, dialog.asked_update or dialog.order)
-
     def _answered(self, dialog: Dialog) -> None:
         """The request at the broker has its answer: send what waits."""
         dialog.asked, dialog.asked_update, dialog.unknown = "", None, False

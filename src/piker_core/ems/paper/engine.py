@@ -136,7 +136,10 @@ class PaperEngine:
         return self._request(cancel, fqme, now_ns)
 
     def expire(self, now_ns: int, fqme: str = "") -> list[Message]:
-        """The session of a market, or of all, is over: its day orders end."""
+        """The session of a market, or of all, is over: its day orders end.
+
+        Those of after this time are of the next one.
+        """
         with localcontext(_EXACT):
             self._venue.expire(now_ns, fqme)
         return self._venue.said()

@@ -101,9 +101,10 @@ class PaperVenue:
             self._change(request, known, now_ns)
 
     def expire(self, now_ns: int, fqme: str) -> None:
-        """Cancel the day orders of a market, of all if it is ""."""
+        """Cancel the day orders of a market, of all if it is "", if not newer."""
         for order in self.living():
-            if order.tif == "day" and fqme in ("", order.symbol):
+            old = order.time_ns <= now_ns
+            if order.tif == "day" and old and fqme in ("", order.symbol):
                 self._end(order, "canceled", "the session is over", now_ns)
 
     def restore(self, order: PaperOrder, whole: bool) -> None:
