@@ -6,8 +6,11 @@ import signal
 import sqlite3
 import stat
 import struct
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Iterator
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +21,7 @@ import trio
 import piker_core as pk
 from piker_core.control_socket import connect_to, paths_of
 from piker_core.ems import desk
-from piker_core.ems.database import database_path, open_database
+from piker_core.ems.database import database_path, open_database, open_reader
 from piker_core.ems.gateway import Gateway
 from piker_core.ems.link import (
     Ask,
@@ -31,6 +34,7 @@ from piker_core.ems.link import (
 )
 from piker_core.errors import OrderError
 from piker_core.orders import Cancel, Order, Update
+from tests.commands import invoke, run, told_once
 from tests.ems_stage import (
     FQME,
     Peers,
@@ -172,6 +176,22 @@ async def test_a_named_client_counts_its_requests_anew(stage: Stage) -> None:
         await until(lambda: not owner.dialogs, "its own dialogs are none")
     async with trader(client="a") as one:
         assert len(one.dialogs) == 6
+
+
+async def test_a_client_that_has_left_is_not_kept(stage: Stage, state: Path) -> None:
+    def kept() -> int:
+        with open_reader(state, "kraken", "paper") as reader:
+            return len(reader.sessions())
+
+    async with trader():
+        for number in range(5):
+            async with trader() as one:
+                await one.client.send(order(f"o{number}"))
+        async with trader(client="a"):
+            pass
+        await until(lambda: kept() == 2, "the owner and the one with a name are kept")
+        async with trader() as heir:
+            assert len(heir.dialogs) == 5
 
 
 async def test_orders_of_clients_that_are_gone_are_adopted(stage: Stage) -> None:
@@ -792,3 +812,62 @@ async def test_a_folder_that_cannot_be_one_is_refused(
     with pytest.raises((OSError, pk.PikerError), match=str(state)):
         async with trader():
             raise AssertionError
+
+
+# ---- commands ------------------------------------------------------------------------
+
+
+async def test_an_order_that_is_canceled_unfilled_is_told_by_the_exit_code(
+    stage: Stage, namespace: str
+) -> None:
+    async def code(*words: str) -> int:
+        done = await trio.to_thread.run_sync(
+            partial(run, "order", *words, env={"PIKER_NAMESPACE": namespace})
+        )
+        return done.returncode
+
+    async with trader():
+        buy = ("buy", FQME, "0.5")
+        assert await code(*buy, "101", "--post-only") == 4
+        assert await code(*buy, "90", "--tif", "ioc") == 4
+        assert await code("sell", FQME, "0.5", "99", "--reduce-only") == 4
+        assert await code("buy", FQME, "2000", "101", "--tif", "ioc") == 0
+        assert await code(*buy, "90") == 0
+
+
+def test_a_provider_that_there_is_not_leaves_no_file(state: Path) -> None:
+    done = invoke("order", "buy", "xbtusd.nobody", "1", "5")
+    assert "nobody" in told_once(done, 3)
+    assert not list(state.glob("*.db*"))
+
+
+@pytest.mark.parametrize("words", [["orders"], ["positions"], ["ledger"]], ids=repr)
+def test_a_folder_that_cannot_be_written_is_named_by_who_reads(
+    state: Path, words: list[str]
+) -> None:
+    with open_database(state, "kraken", "paper", mode="paper"):
+        pass
+    script = 'mount --bind "$0" "$0" && mount -o remount,ro,bind "$0" && exec "$@"'
+    way = ["unshare", "-m", "sh", "-c", script, str(state)]
+    if subprocess.run([*way, "true"], capture_output=True, check=False).returncode:
+        pytest.skip("nothing can be mounted here")
+    done = subprocess.run(
+        [*way, sys.executable, "-m", "piker_core", *words],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 5 and "no database" not in done.stderr
+    assert f"its folder {state} must be writable" in done.stderr
+
+
+def test_a_damaged_file_is_told_as_what_it_is(state: Path) -> None:
+    with open_database(state, "kraken", "paper", mode="paper"):
+        pass
+    path = database_path(state, "kraken", "paper")
+    raw = path.read_bytes()
+    path.write_bytes(raw[:100] + b"\xff" * (len(raw) - 100))
+    for words in ("orders", "positions", "ledger"):
+        done = invoke(words)
+        assert done.returncode == 5 and "no database" not in done.stderr
+        assert "is malformed: look at its disk" in done.stderr

@@ -172,7 +172,7 @@ def order(
 
     It goes through the account's gateway if one runs. Else this command is the gateway
     while it lasts: a paper or dark order then waits for the next one (`ems run`), a
-    live one stays at the broker. Exit code 4 if it is refused.
+    live one stays at the broker. Exit code 4 if it is refused, or canceled unfilled.
     """
     from piker_core.cli.ordering import run_order
 

@@ -60,8 +60,8 @@ def run_order(
 
     async def work(client: OrderClient) -> int:
         await client.send(order)
-        last = await _watch(out, client, {order.oid}, _rests_or_ended, wait_s)
-        return VENUE if any(one.resp == "error" for one in last.values()) else OK
+        heard = await _watch(out, client, {order.oid}, _rests_or_ended, wait_s)
+        return OK if _is_taken(heard[order.oid]) else VENUE
 
     return trio.run(_work, found, work)
 
@@ -77,8 +77,8 @@ def run_cancel(out: Output, oids: Sequence[str], *, place: Where, wait_s: float)
             return OK
         for oid in oids:
             await client.cancel(oid)
-        last = await _watch(out, client, set(oids), _ended, wait_s)
-        failed = [oid for oid in oids if last[oid].resp != "canceled"]
+        heard = await _watch(out, client, set(oids), _ended, wait_s)
+        failed = [oid for oid in oids if heard[oid][-1].resp != "canceled"]
         return VENUE if failed else OK
 
     return trio.run(_work, found, work)
@@ -88,6 +88,12 @@ async def _work(place: Place, work: Callable[[OrderClient], Any]) -> int:
     client = _client(place)
     async with seated(place, client):
         return int(await work(client))
+
+
+def _is_taken(heard: list[Status]) -> bool:
+    """Whether an order rests, or was filled, if only in part."""
+    filled = any(one.resp == "fill" for one in heard)
+    return filled or heard[-1].resp not in ("error", "canceled")
 
 
 def _rests_or_ended(status: Status) -> bool:
@@ -106,24 +112,25 @@ async def _watch(
     oids: set[str],
     enough: Callable[[Status], bool],
     wait_s: float,
-) -> dict[str, Status]:
-    """Print what becomes of orders until that is enough; the last status of each.
+) -> dict[str, list[Status]]:
+    """Print what becomes of orders until that is enough; what was said of each.
 
     Raises FeedError if nothing was heard of one in time.
     """
-    last: dict[str, Status] = {}
+    heard: dict[str, list[Status]] = {}
     until = trio.current_time() + (wait_s or math.inf)
     with trio.move_on_at(until) as limit:
         async for message in client.stream:
             show_message(out, message)
             if isinstance(message, Status) and message.oid in oids:
-                last[message.oid] = message
-            done = len(last) == len(oids) and all(map(enough, last.values()))
+                heard.setdefault(message.oid, []).append(message)
+            newest = [statuses[-1] for statuses in heard.values()]
+            done = len(newest) == len(oids) and all(map(enough, newest))
             limit.deadline = trio.current_time() + QUIET_S if done else until
-    missing = sorted(oids - last.keys())
+    missing = sorted(oids - heard.keys())
     if missing:
         raise FeedError(f"nothing was heard of {', '.join(missing)} in {wait_s:g} s")
-    return last
+    return heard
 
 
 def show_message(out: Output, message: Message) -> None:

@@ -282,6 +282,8 @@ def open_reader(folder: Path, broker: str, account: str) -> Iterator[Database]:
     try:
         _check_version(connection, path)
         yield Database(path, connection)
+    except sqlite3.DatabaseError as error:
+        raise _trouble(path, error) from error
     finally:
         connection.close()
 
@@ -340,11 +342,30 @@ def _connected(path: Path, sync: str) -> Iterator[sqlite3.Connection]:
         connection.close()
 
 
+def _trouble(path: Path, error: sqlite3.Error) -> PikerError:
+    """What keeps a file from being used, and what mends it."""
+    folder = path.parent
+    if _takes_files(folder):
+        return PikerError(f"{path} cannot be used: {error}: look at its disk")
+    return PikerError(
+        f"{path} cannot be used: {error}: its folder {folder} must be writable, for "
+        "who reads it, too"
+    )
+
+
+def _takes_files(folder: Path) -> bool:
+    """Whether files can be made in a folder, as a database needs it to be read."""
+    read_only = os.statvfs(folder).f_flag & os.ST_RDONLY
+    return not read_only and os.access(folder, os.W_OK)
+
+
 def _check_version(connection: sqlite3.Connection, path: Path) -> None:
     try:
         (version,) = connection.execute("PRAGMA user_version").fetchone()
     except sqlite3.DatabaseError as error:
-        raise PikerError(f"{path} is no database of orders: {error}") from None
+        if error.sqlite_errorcode == sqlite3.SQLITE_NOTADB:
+            raise PikerError(f"{path} is no database of orders: {error}") from None
+        raise _trouble(path, error) from None
     if version > VERSION:
         raise PikerError(
             f"{path} is of version {version}, this is piker-core for {VERSION}: "

@@ -77,6 +77,10 @@ class Heard(msgspec.Struct, frozen=True, tag="heard", tag_field="msg"):
     seq: Seq
 
 
+class Bye(msgspec.Struct, frozen=True, tag="bye", tag_field="msg"):
+    """A client leaves, and does not come back over another line."""
+
+
 class Done(msgspec.Struct, frozen=True, tag="done", tag_field="msg"):
     """A request is on disk, or, with an error, is not and never will be."""
 
@@ -86,7 +90,7 @@ class Done(msgspec.Struct, frozen=True, tag="done", tag_field="msg"):
 
 Told = Status | BrokerdPosition | Done
 FromGateway = Welcome | Refused | Done | Status | BrokerdPosition
-FromClient = Hello | Ask | Kill | Heard
+FromClient = Hello | Ask | Kill | Heard | Bye
 
 UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 """What decoding raises for bytes that are no message."""

@@ -242,6 +242,7 @@ async def _serve(
     """Hold the lock of an account and run its gateway. Raises WriterBusy."""
     config = load_section("ems", EmsConfig)
     risk = Risk(load_named("risk", place.account, RiskConfig))
+    provider = find_provider(place.broker)
     async with AsyncExitStack() as stack:
         database = stack.enter_context(
             open_database(
@@ -252,7 +253,6 @@ async def _serve(
                 sync=config.sync,
             )
         )
-        provider = find_provider(place.broker)
         await _feed(place, stack)
         markets = stack.enter_context(Markets(place.broker, place.namespace))
         for symbol in place.symbols:

@@ -35,6 +35,8 @@ class Seat:
     ) -> None:
         self.session, self.deliver, self.here = session, deliver, here
         self.heard = 0
+        self.leaves = False
+        """It has said that it does not come back."""
         self.noted = 0
         """What it had heard when that was looked at last."""
 
@@ -176,6 +178,8 @@ class Seats:
         self._told.pop(session.id, None)
         del self._seats[session.id]
         self._lives.pop(session.id, None)
+        if seat.leaves and not session.id.startswith(NAMED):
+            self._forget(session)
         return True
 
     def forsaken(self) -> list[str]:
@@ -188,16 +192,21 @@ class Seats:
         known = [self._known[one] for one in owners if one in self._known]
         return [one.id for one in known if one.cancels and one.id not in self._seats]
 
-    def _forget(self) -> None:
-        """Forget clients that are not there, and of which nothing is to be canceled."""
+    def _forget_all(self) -> None:
+        """Forget clients that are not there."""
         for seat in [one for one in self._seats.values() if one.here]:
             self.leave(seat)
-        owners = {dialog.session for dialog in self._gateway.living.values()}
         for session in list(self._known.values()):
-            canceling = session.cancels and session.id in owners
-            if session.id not in self._seats and not canceling:
-                self._gone.append(session.id)
-                del self._known[session.id]
+            if session.id not in self._seats:
+                self._forget(session)
+
+    def _forget(self, session: Session) -> None:
+        """Forget a client that is not there, if nothing is to be canceled of it."""
+        living = self._gateway.living.values()
+        if session.cancels and any(one.session == session.id for one in living):
+            return
+        self._gone.append(session.id)
+        self._known.pop(session.id, None)
 
     # Asking and hearing
 
@@ -271,7 +280,7 @@ class Seats:
         for seat in self._seats.values():
             self._note_heard(seat)
         if closing:
-            self._forget()
+            self._forget_all()
         news = News(list(self._changed.values()), self._gone, self._dirty)
         self._changed, self._gone, self._dirty = {}, [], {}
         return news

@@ -28,6 +28,7 @@ from piker_core.ems.link import (
     UNREADABLE,
     VERSION,
     Ask,
+    Bye,
     Done,
     Heard,
     Hello,
@@ -209,6 +210,8 @@ class _Line:
                 self._desk.put(Asked(self._seat, message.number, None))
             elif isinstance(message, Heard):
                 self._seat.heard = message.seq
+            elif isinstance(message, Bye):
+                self._seat.leaves = True
 
     def _refuse(self, raw: bytes, why: str) -> None:
         """Answer a request that cannot be read, if it has a number at all."""
@@ -231,7 +234,7 @@ class _Outbox:
 
     def __init__(self, link: Link) -> None:
         self._link = link
-        self._asks: deque[Ask | Kill] = deque()
+        self._asks: deque[Ask | Kill | Bye] = deque()
         self._heard = self._said = 0
         self._awake, self._idle = trio.Event(), trio.Event()
 
@@ -244,6 +247,12 @@ class _Outbox:
         self._awake.set()
 
     async def leave(self) -> None:
+        await self._all_said()
+        self._asks.append(Bye())
+        self._awake.set()
+        await self._all_said()
+
+    async def _all_said(self) -> None:
         while self._asks or self._heard > self._said:
             await self._idle.wait()
 
