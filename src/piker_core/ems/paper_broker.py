@@ -1,7 +1,7 @@
 """The paper engine as the broker of a desk: it answers at once."""
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, get_args
 
 from piker_core.broker import BrokerOrder
@@ -36,8 +36,6 @@ class PaperBroker:
         self._added: set[str] = set()
         self._unfed: dict[str, Dialog] = {}
         """Orders of markets without a ring, by reqid: the engine gets them later."""
-        self._asked: set[str] = set()
-        self._ticked = False
         self._day = time.time_ns() // DAY_NS
         self._ledger = Ledger(broker, account)
 
@@ -85,7 +83,6 @@ class PaperBroker:
 
     def take(self, message: BrokerdOrder | BrokerdCancel) -> Iterable[BrokerdMessage]:
         """Send it; what the engine says of it."""
-        self._asked.add(str(message.reqid))
         if not self._knows(message.symbol):
             return [self._without_market(message)]
         self._restore()
@@ -115,7 +112,6 @@ class PaperBroker:
 
     def feed(self, ticks: Any) -> Iterable[BrokerdMessage]:
         """What ticks make of the orders."""
-        self._ticked = True
         return self._engine.feed(ticks, self._markets.watch.names)
 
     def advance(self, now_ns: int) -> Iterable[BrokerdMessage]:
@@ -133,19 +129,13 @@ class PaperBroker:
         """When the next request arrives."""
         return self._engine.next_due_ns
 
-    def keep(self, dialogs: Iterable[Dialog]) -> Iterable[Dialog]:
-        """Orders whose place in a queue has changed since it was stored.
-
-        Without ticks only those can have that were asked about.
-        """
-        asked, self._asked = self._asked, set()
-        ticked, self._ticked = self._ticked, False
-        for dialog in dialogs if ticked or asked else ():
-            if not dialog.kept_here and (ticked or dialog.reqid in asked):
-                state = self._engine.state(dialog.reqid)
-                if state != dialog.paper:
-                    dialog.paper = state
-                    yield dialog
+    def keep(self, dialogs: Mapping[str, Dialog]) -> Iterator[Dialog]:
+        """Orders whose place in a queue has changed since it was stored."""
+        for reqid in self._engine.take_changed():
+            dialog = dialogs.get(reqid)
+            if dialog is not None:
+                dialog.paper = self._engine.state(reqid)
+                yield dialog
 
 
 def _restored(dialog: Dialog) -> BrokerOrder:
