@@ -74,7 +74,7 @@ class Broker(Protocol):
         """What is due by the clock, all ticks until then being fed."""
 
     def keep(self, dialogs: Mapping[str, Dialog]) -> Iterable[Dialog]:
-        """Of the orders that live, by reqid: those of which something is to be stored."""
+        """Those of the orders that live, by reqid, of which there is something new."""
 
     @property
     def due_ns(self) -> int | None:

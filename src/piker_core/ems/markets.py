@@ -76,15 +76,11 @@ class Markets:
             return mkt
         if parse_fqme(fqme)[1] != self.broker:
             raise PikerError(f"market {fqme!r} is not one of {self.broker}, the broker")
-        try:
-            mkt = self.add(fqme)
-        except NotFound:
+        if not self._try(fqme):
             raise NotFound(
                 f"market {fqme!r} is not fed: open_ems() or open_feed() it first"
-            ) from None
-        self.watch.add_market(fqme)
-        self._arm_waiting(fqme)
-        return mkt
+            )
+        return self.known[fqme]
 
     def describe(self, ledger: Ledger) -> None:
         """Tell a ledger what the markets are of, those to come too."""

@@ -36,6 +36,8 @@ class PaperBroker:
         self._added: set[str] = set()
         self._unfed: dict[str, Dialog] = {}
         """Orders of markets without a ring, by reqid: the engine gets them later."""
+        self._said: list[BrokerdMessage] = []
+        """What is still to be told: that day orders of an earlier day have ended."""
         self._day = time.time_ns() // DAY_NS
         self._ledger = Ledger(broker, account)
 
@@ -46,6 +48,7 @@ class PaperBroker:
         self._ledger = ledger
         self._engine = PaperEngine(self.broker, self.account, self._config)
         self._added.clear()
+        self._said.clear()
         self._unfed = {d.reqid: d for d in dialogs if d.asked != "new"}
         for fqme in self._markets.known:
             self._add(fqme)
@@ -56,11 +59,10 @@ class PaperBroker:
         here = [d for d in self._unfed.values() if self._knows(d.order.symbol)]
         for dialog in here:
             del self._unfed[dialog.reqid]
-            if dialog.order.tif == "day":
-                self._day = min(self._day, dialog.began_ns // DAY_NS)
         if here:
             states = {dialog.reqid: dialog.paper for dialog in here if dialog.paper}
             self._engine.restore([_restored(d) for d in here], states=states)
+            self._said += self._engine.expire(self._day * DAY_NS)
 
     def _knows(self, fqme: str) -> bool:
         """Whether the engine knows a market, or can from now on."""
@@ -117,7 +119,8 @@ class PaperBroker:
     def advance(self, now_ns: int) -> Iterable[BrokerdMessage]:
         """Requests that arrive by now; at midnight UTC, the end of orders of a day."""
         self._restore()
-        messages: list[BrokerdMessage] = [*self._engine.advance(now_ns)]
+        said, self._said = self._said, []
+        messages: list[BrokerdMessage] = [*said, *self._engine.advance(now_ns)]
         day = now_ns // DAY_NS
         if day > self._day:
             messages += self._engine.expire(day * DAY_NS)
