@@ -142,16 +142,18 @@ async def test_rings_that_are_made_anew_may_number_markets_otherwise(
 async def test_a_day_order_ends_at_the_begin_of_a_gateway_of_a_later_day(
     namespace: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with writing(namespace, FQME):
+    with writing(namespace, FQME) as writer:
         async with trader(client="it") as one:
-            for oid, tif in (("of a day", "day"), ("lasts", "gtc")):
-                await one.client.send(order(oid, tif=tif))
+            for oid, price, tif in (("of a day", 90, "day"), ("lasts", 80, "gtc")):
+                await one.client.send(order(oid, price, tif=tif))
                 await one.until(oid, "open")
+        writer.stages[FQME].quote(89, 89.5)
         monkeypatch.setattr(paper_broker, "DAY_NS", time.time_ns())
         async with trader(client="it") as one:
-            await one.client.send(order("of today", tif="day"))
+            await one.client.send(order("of today", 80, tif="day"))
             status = await one.until("of a day", "canceled")
             assert _reason(status) == "the session is over"
+            assert "fill" not in one.resps("of a day")
             await one.client.cancel("lasts")
             await one.until("lasts", "canceled")
         async with trader(client="it") as one:

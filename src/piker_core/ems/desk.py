@@ -12,7 +12,7 @@ import logging
 import secrets
 import sqlite3
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
 from functools import partial
 from pathlib import Path
@@ -74,8 +74,8 @@ class Broker(Protocol):
     def advance(self, now_ns: int) -> Iterable[BrokerdMessage]:
         """What is due by the clock, all ticks until then being fed."""
 
-    def keep(self, dialogs: Iterable[Dialog]) -> Iterable[Dialog]:
-        """Those of these orders of which there is something new to be stored."""
+    def keep(self, dialogs: Mapping[str, Dialog]) -> Iterable[Dialog]:
+        """Those of the orders that live, by reqid, of which there is something new."""
 
     @property
     def due_ns(self) -> int | None:
@@ -340,8 +340,9 @@ class Desk:
         news = self._seats.take_news()
         if not (turn or any(news)):
             return True
-        living = self.gateway.living.values()
-        for dialog in (*self.broker.keep(living), *self.markets.keep(living)):
+        kept = self.broker.keep(self.gateway.by_reqid)
+        trailing = self.markets.keep(self.gateway.living)
+        for dialog in (*kept, *trailing):
             turn.dirty[dialog.oid] = dialog
         turn.dirty = news.heard | turn.dirty
         notes = turn.notes | {"ticks": self.markets.position}

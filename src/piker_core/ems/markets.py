@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from decimal import Decimal
 from types import TracebackType
 from typing import Any, Self
@@ -38,6 +38,7 @@ class Markets:
         self._unfed: dict[str, dict[str, Dialog]] = {}
         """Of markets without a ring: what is to be armed as soon as there is one."""
         self._looked_s = 0.0
+        self._trailing: set[str] = set()
         self._ledger: Ledger | None = None
 
     def __enter__(self) -> Self:
@@ -75,15 +76,11 @@ class Markets:
             return mkt
         if parse_fqme(fqme)[1] != self.broker:
             raise PikerError(f"market {fqme!r} is not one of {self.broker}, the broker")
-        try:
-            mkt = self.add(fqme)
-        except NotFound:
+        if not self._try(fqme):
             raise NotFound(
                 f"market {fqme!r} is not fed: open_ems() or open_feed() it first"
-            ) from None
-        self.watch.add_market(fqme)
-        self._arm_waiting(fqme)
-        return mkt
+            )
+        return self.known[fqme]
 
     def describe(self, ledger: Ledger) -> None:
         """Tell a ledger what the markets are of, those to come too."""
@@ -115,6 +112,7 @@ class Markets:
         )
         self._watch = Watch(self.broker, self.namespace, position=place)
         self.armed = 0
+        self._trailing.clear()
         self._unfed = {fqme: {} for fqme in self.known}
         for dialog in living:
             waiting = self._unfed.setdefault(dialog.order.symbol, {})
@@ -175,22 +173,28 @@ class Markets:
             )
         else:
             armed = self.watch.arm(order.oid, order.symbol, order.price, stored=stored)
+        if order.trail is not None:
+            self._trailing.add(order.oid)
         self.armed += 1
         return armed
 
-    def keep(self, dialogs: Iterable[Dialog]) -> Iterator[Dialog]:
-        """Those whose trigger has moved since it was stored: trailing ones."""
-        for dialog in dialogs:
-            if dialog.kept_here and dialog.order.trail is not None:
-                armed = msgspec.to_builtins(self.watch.armed(dialog.oid))
-                if armed is not None and armed != dialog.armed:
-                    dialog.armed = armed
-                    yield dialog
+    def keep(self, dialogs: Mapping[str, Dialog]) -> Iterator[Dialog]:
+        """Those whose trigger has moved since it was stored: trailing ones.
+
+        `dialogs`: those that live, by oid.
+        """
+        for oid in self._trailing:
+            dialog = dialogs.get(oid)
+            armed = msgspec.to_builtins(self.watch.armed(oid))
+            if dialog is not None and armed is not None and armed != dialog.armed:
+                dialog.armed = armed
+                yield dialog
 
     def disarm(self, oid: str) -> None:
         """Watch for it no more."""
         for waiting in self._unfed.values():
             waiting.pop(oid, None)
+        self._trailing.discard(oid)
         if self._watch is not None and self._watch.disarm(oid):
             self.armed -= 1
 

@@ -1,7 +1,7 @@
 """The paper engine as the broker of a desk: it answers at once."""
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, get_args
 
 from piker_core.broker import BrokerOrder
@@ -36,8 +36,8 @@ class PaperBroker:
         self._added: set[str] = set()
         self._unfed: dict[str, Dialog] = {}
         """Orders of markets without a ring, by reqid: the engine gets them later."""
-        self._asked: set[str] = set()
-        self._ticked = False
+        self._said: list[BrokerdMessage] = []
+        """What is still to be told: that day orders of an earlier day have ended."""
         self._day = time.time_ns() // DAY_NS
         self._ledger = Ledger(broker, account)
 
@@ -48,6 +48,7 @@ class PaperBroker:
         self._ledger = ledger
         self._engine = PaperEngine(self.broker, self.account, self._config)
         self._added.clear()
+        self._said.clear()
         self._unfed = {d.reqid: d for d in dialogs if d.asked != "new"}
         for fqme in self._markets.known:
             self._add(fqme)
@@ -58,11 +59,10 @@ class PaperBroker:
         here = [d for d in self._unfed.values() if self._knows(d.order.symbol)]
         for dialog in here:
             del self._unfed[dialog.reqid]
-            if dialog.order.tif == "day":
-                self._day = min(self._day, dialog.began_ns // DAY_NS)
         if here:
             states = {dialog.reqid: dialog.paper for dialog in here if dialog.paper}
             self._engine.restore([_restored(d) for d in here], states=states)
+            self._said += self._engine.expire(self._day * DAY_NS)
 
     def _knows(self, fqme: str) -> bool:
         """Whether the engine knows a market, or can from now on."""
@@ -85,7 +85,6 @@ class PaperBroker:
 
     def take(self, message: BrokerdOrder | BrokerdCancel) -> Iterable[BrokerdMessage]:
         """Send it; what the engine says of it."""
-        self._asked.add(str(message.reqid))
         if not self._knows(message.symbol):
             return [self._without_market(message)]
         self._restore()
@@ -115,13 +114,13 @@ class PaperBroker:
 
     def feed(self, ticks: Any) -> Iterable[BrokerdMessage]:
         """What ticks make of the orders."""
-        self._ticked = True
         return self._engine.feed(ticks, self._markets.watch.names)
 
     def advance(self, now_ns: int) -> Iterable[BrokerdMessage]:
         """Requests that arrive by now; at midnight UTC, the end of orders of a day."""
         self._restore()
-        messages: list[BrokerdMessage] = [*self._engine.advance(now_ns)]
+        said, self._said = self._said, []
+        messages: list[BrokerdMessage] = [*said, *self._engine.advance(now_ns)]
         day = now_ns // DAY_NS
         if day > self._day:
             messages += self._engine.expire(day * DAY_NS)
@@ -133,19 +132,13 @@ class PaperBroker:
         """When the next request arrives."""
         return self._engine.next_due_ns
 
-    def keep(self, dialogs: Iterable[Dialog]) -> Iterable[Dialog]:
-        """Orders whose place in a queue has changed since it was stored.
-
-        Without ticks only those can have that were asked about.
-        """
-        asked, self._asked = self._asked, set()
-        ticked, self._ticked = self._ticked, False
-        for dialog in dialogs if ticked or asked else ():
-            if not dialog.kept_here and (ticked or dialog.reqid in asked):
-                state = self._engine.state(dialog.reqid)
-                if state != dialog.paper:
-                    dialog.paper = state
-                    yield dialog
+    def keep(self, dialogs: Mapping[str, Dialog]) -> Iterator[Dialog]:
+        """Orders whose place in a queue has changed since it was stored."""
+        for reqid in self._engine.take_changed():
+            dialog = dialogs.get(reqid)
+            if dialog is not None:
+                dialog.paper = self._engine.state(reqid)
+                yield dialog
 
 
 def _restored(dialog: Dialog) -> BrokerOrder:

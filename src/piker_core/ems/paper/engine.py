@@ -288,6 +288,10 @@ class PaperEngine:
         order = self._venue.orders.get(str(reqid))
         return {} if order is None else order_state(order)
 
+    def take_changed(self) -> set[str]:
+        """Living orders whose `state` is another than when this was called before."""
+        return self._venue.take_changed()
+
     def market_state(self, fqme: str) -> dict[str, Any]:
         """What is shown, taken and held of a market, for `restore`; plain values."""
         return market_state(self._venue.market(fqme))

@@ -129,6 +129,15 @@ class PaperVenue:
         else:
             market.rest(order)
 
+    def take_changed(self) -> set[str]:
+        """Living orders, by reqid, that have changed since this was called before."""
+        changed: set[str] = set()
+        for market in self.markets.values():
+            changed |= market.changed
+            market.changed.clear()
+        orders = {reqid: self.orders.get(reqid) for reqid in changed}
+        return {reqid for reqid, order in orders.items() if order and order.living}
+
     def _next_seq(self) -> int:
         self._last_seq += 1
         return self._last_seq
@@ -179,6 +188,7 @@ class PaperVenue:
         if problem:
             self._refuse(request, problem)
             return
+        market.changed.add(str(order.reqid))
         self.counts["changes"] += 1
         stays = request.price == order.price and request.size <= order.size
         order.price, order.time_ns = request.price, now_ns
