@@ -27,7 +27,7 @@ LIMIT_S = 60.0
 class Stage:
     """The writer of the market. Prices are around 100."""
 
-    def __init__(self, engine: Any, *, priced: bool) -> None:
+    def __init__(self, engine: Any, *, priced: bool = True) -> None:
         self._engine, self._id = engine, 0
         if priced:
             self.quote(99.9, 100.1)
