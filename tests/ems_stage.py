@@ -24,21 +24,29 @@ ROOT = Path(__file__).resolve().parents[1]
 LIMIT_S = 60.0
 
 
+def add_market(engine: Any, fqme: str) -> None:
+    """A market that is fed."""
+    market = engine.add_market(
+        fqme,
+        price_tick="0.1",
+        size_tick="0.001",
+        capacity={1: 1024, 60: 256},
+    )
+    market.set_status("live")
+
+
 class Stage:
     """The writer of the market. Prices are around 100."""
 
-    def __init__(self, engine: Any) -> None:
+    def __init__(self, engine: Any, *, priced: bool = True) -> None:
         self._engine, self._id = engine, 0
+        if priced:
+            self.quote(99.9, 100.1)
+            self.trade(100.0)
 
     def add(self, fqme: str) -> None:
         """Write one more market."""
-        market = self._engine.add_market(
-            fqme,
-            price_tick="0.1",
-            size_tick="0.001",
-            capacity={1: 1024, 60: 256},
-        )
-        market.set_status("live")
+        add_market(self._engine, fqme)
 
     def _push(self, **levels: tuple[float, float]) -> None:
         ticks = []
@@ -64,12 +72,8 @@ class Stage:
 def open_stage(namespace: str, *, priced: bool = True) -> Iterator[Stage]:
     """A market of this process. `priced`: it was traded before."""
     with pk.open_engine("kraken", namespace=namespace, tick_capacity=1 << 14) as engine:
-        stage = Stage(engine)
-        stage.add(FQME)
-        if priced:
-            stage.quote(99.9, 100.1)
-            stage.trade(100.0)
-        yield stage
+        add_market(engine, FQME)
+        yield Stage(engine, priced=priced)
 
 
 def order(oid: str, price: float = 90, action: str = "buy", **more: Any) -> pk.Order:

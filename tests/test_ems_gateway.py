@@ -441,7 +441,9 @@ STATUSES = st.builds(
 )
 ERRORS = st.builds(lambda reqid: BrokerdError(reason="no", reqid=reqid), REQIDS)
 OTHERS = st.tuples(
-    st.sampled_from(["fired", "in_doubt", "not_known", "not_sent", "found"]),
+    st.sampled_from(
+        ["fired", "in_doubt", "not_known", "not_sent", "found", "down", "try_again"]
+    ),
     OIDS,
     REQIDS,
 )
@@ -456,6 +458,10 @@ def do(bench: Bench, step: Any) -> None:
         gateway.ask("s", step)
     elif not isinstance(step, tuple):
         gateway.heard(step)
+    elif step[0] == "try_again":
+        gateway.try_again()
+    elif step[0] == "down":
+        gateway.not_sent(step[2], "no link", down=True)
     else:
         name, oid, reqid = step
         arguments = {

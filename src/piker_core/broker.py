@@ -71,6 +71,9 @@ class TradeDialog(Protocol):
     async def submit(self, order: BrokerdOrder) -> None:
         """Send a new order, or the change of one that was submitted here or is open.
 
+        One that `is_change` and is not open any more is refused: it is never sent as
+        a new one, whatever is remembered of it.
+
         Returns when the venue took or refused it, or was sent it and has not answered:
         a `BrokerdOrderAck` follows, or a `BrokerdError`. Raises `BrokerDown` if it was
         certainly not sent, `OutcomeUnknown` if it is unknown whether it was done.

@@ -153,7 +153,9 @@ class BrokerdOrder(_Numbers, tag="brokerd_order", frozen=True):
 
     `reqid` is the client order id that the venue gets to know it by: at most 18 of
     [0-9a-z], the same for the order's whole life. `size`: of the whole order, filled
-    part included. `stop`: not given by the gateway, which keeps stops itself.
+    part included. `is_change`: it is the change of one that was sent before, and must
+    not become a new one where that has ended. `stop`: not given by the gateway, which
+    keeps stops itself.
     """
 
     oid: str
@@ -167,6 +169,7 @@ class BrokerdOrder(_Numbers, tag="brokerd_order", frozen=True):
     tif: TimeInForce = "gtc"
     post_only: bool = False
     reduce_only: bool = False
+    is_change: bool = False
     version: int = 1
 
 

@@ -39,6 +39,8 @@ class Book:
         self.counts["asked"] += 1
         reqid = str(asked.reqid)
         held = self.held.get(reqid)
+        if held is None and asked.is_change:
+            return self.refuse(reqid, f"order {reqid} is not known")
         if held is None:
             held = self.held[reqid] = self._take(asked)
         else:

@@ -41,6 +41,7 @@ class OwnGateway:
             find_market=lambda _: trader.mkt,
             prices=lambda _: Prices(),
             is_used=lambda _: False,
+            note=lambda _: "",
             new_reqid=trader.new_id,
             killed=lambda: "",
             now_ns=time.time_ns,

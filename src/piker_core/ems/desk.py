@@ -12,12 +12,13 @@ import logging
 import secrets
 import sqlite3
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
+import msgspec
 import trio
 
 from piker_core.config import EmsConfig
@@ -43,6 +44,8 @@ RETRY_S = 1.0
 """How long to wait for a disk that took nothing."""
 RETURN_S = 2.0
 """How long a client may take to come back to the next gateway of its account."""
+MARK_NS = 60_000_000_000
+"""How often prices are noted for the profit of the day: midnight is among the times."""
 LOOK_S = 1.0
 """How often ticks are looked at while no order waits for one."""
 
@@ -71,8 +74,8 @@ class Broker(Protocol):
     def advance(self, now_ns: int) -> Iterable[BrokerdMessage]:
         """What is due by the clock, all ticks until then being fed."""
 
-    def keep(self, dialogs: Iterable[Dialog]) -> Iterable[Dialog]:
-        """Those of these orders of which there is something new to be stored."""
+    def keep(self, dialogs: Mapping[str, Dialog]) -> Iterable[Dialog]:
+        """Those of the orders that live, by reqid, of which there is something new."""
 
     @property
     def due_ns(self) -> int | None:
@@ -117,6 +120,10 @@ class Desk:
         self.ledger = open_ledger(
             self.database.connection, self.name, self.account, time.time_ns()
         )
+        noted = self.database.note("prices", "{}")
+        self._noted = msgspec.json.decode(noted, type=dict[str, Decimal])
+        self._marked_ns = 0
+        self.ledger.load_prices(self._noted)
         self.markets.describe(self.ledger)
         around = Around(
             find_market=self.markets.find,
@@ -143,7 +150,14 @@ class Desk:
         self.broker.begin(sent, self.ledger, self.database.note)
         self._is_loaded = True
         if self.broker.at_once:
-            self.gateway.send_again()
+            self._give_up_sent()
+
+    def _give_up_sent(self) -> None:
+        """What was on its way to a broker that forgets, the paper engine, is lost."""
+        reason = f"was not sent: {self._failed or 'the gateway ended first'}"
+        for dialog in list(self.gateway.living.values()):
+            if dialog.asked:
+                self.gateway.not_sent(dialog.reqid, reason)
 
     # ---- what comes in --------------------------------------------------------------
 
@@ -264,7 +278,20 @@ class Desk:
                 price = Decimal(repr(fired.price))
                 self.gateway.fired(fired.oid, price, fired.time_ns)
                 self._follow()
-        self._listen(self.broker.advance(time.time_ns()))
+        now_ns = time.time_ns()
+        self._listen(self.broker.advance(now_ns))
+        if now_ns // MARK_NS != self._marked_ns // MARK_NS:
+            self._mark(now_ns)
+
+    def _mark(self, now_ns: int) -> None:
+        """Let the ledger know prices by the clock, and keep them."""
+        self._marked_ns = now_ns
+        self.ledger.day_profits(lambda fqme: self.markets.prices(fqme).worth, now_ns)
+        prices = self.ledger.held_prices()
+        if prices != self._noted:
+            self._noted = prices
+            text = msgspec.json.encode(prices).decode()
+            self.gateway.turn.notes["prices"] = text
 
     def _parts(self, ticks: Ticks) -> Iterator[Ticks]:
         """Ticks as they are fed: one by one where orders hang together.
@@ -313,8 +340,9 @@ class Desk:
         news = self._seats.take_news()
         if not (turn or any(news)):
             return True
-        living = self.gateway.living.values()
-        for dialog in (*self.broker.keep(living), *self.markets.keep(living)):
+        kept = self.broker.keep(self.gateway.by_reqid)
+        trailing = self.markets.keep(self.gateway.living)
+        for dialog in (*kept, *trailing):
             turn.dirty[dialog.oid] = dialog
         turn.dirty = news.heard | turn.dirty
         notes = turn.notes | {"ticks": self.markets.position}

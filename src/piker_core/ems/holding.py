@@ -29,7 +29,9 @@ class Holding(msgspec.Struct):
 
     `size` is negative when short; `avg_price` is 0 where `size` is. `fees` are by
     currency (negative: earned), `priced_fees` the same times the price of each fill:
-    what fees in the base are worth in the quote currency. `count`: of transactions.
+    what fees in the base are worth in the quote currency. `moved`: the sizes of
+    transfers without a price, `moved_cost`: what they count as. `count`: of
+    transactions.
     """
 
     size: Decimal = _ZERO
@@ -37,6 +39,8 @@ class Holding(msgspec.Struct):
     realised: Decimal = _ZERO
     fees: dict[str, Decimal] = {}
     priced_fees: dict[str, Decimal] = {}
+    moved: Decimal = _ZERO
+    moved_cost: Decimal = _ZERO
     count: int = 0
 
     def apply(self, transaction: Transaction) -> None:
@@ -54,7 +58,7 @@ class Holding(msgspec.Struct):
         elif transaction.kind == "fill":
             self._trade(transaction.size, transaction.price)
         elif transaction.kind == "transfer":
-            self._trade(transaction.size, transaction.price or self.avg_price)
+            self._transfer(transaction.size, transaction.price)
 
     def unrealised(self, price: Decimal) -> Decimal:
         """Profit of what is held, were it worth this price."""
@@ -88,6 +92,14 @@ class Holding(msgspec.Struct):
             cost = EXACT.add(cost, EXACT.multiply(price, change))
             self.avg_price = EXACT.divide(cost, size)
         self.size = size
+
+    def _transfer(self, change: Decimal, price: Decimal) -> None:
+        if not price:
+            price = self.avg_price
+            self.moved = EXACT.add(self.moved, change)
+            cost = EXACT.multiply(change, price)
+            self.moved_cost = EXACT.add(self.moved_cost, cost)
+        self._trade(change, price)
 
     def _pay(self, transaction: Transaction) -> None:
         fee, currency = transaction.fee, transaction.fee_currency

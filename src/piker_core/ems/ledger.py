@@ -43,6 +43,13 @@ class Mark(NamedTuple):
     price: Decimal
 
 
+class _Moved(NamedTuple):
+    """Of a day's transfers without a price: sizes, and what they were worth then."""
+
+    size: Decimal
+    worth: Decimal
+
+
 class DayProfit(msgspec.Struct, frozen=True):
     """Profit of a UTC day in one currency, negative: a loss.
 
@@ -130,6 +137,7 @@ class Ledger:
         self._day = -1
         self._opening: dict[str, Decimal] = {}
         self._last: dict[str, Decimal] = {}
+        self._moved: dict[str, _Moved] = {}
         self._unsaved: list[Mark] = []
 
     def describe(self, symbol: str, terms: Terms) -> None:
@@ -226,6 +234,19 @@ class Ledger:
             self._opening[mark.symbol] = mark.price
             self._last.setdefault(mark.symbol, mark.price)
 
+    def load_prices(self, prices: Mapping[str, Decimal]) -> None:
+        """Take back the last prices known before: what has no mark begins with them."""
+        self._last.update(prices)
+        for symbol in prices if self._day >= 0 else ():
+            if symbol not in self._opening:
+                self._open(symbol, prices[symbol])
+
+    def held_prices(self) -> dict[str, Decimal]:
+        """The last prices known of what is held, for `load_prices`."""
+        return {
+            symbol: price for symbol, price in self._last.items() if self.size(symbol)
+        }
+
     def take_marks(self) -> list[Mark]:
         """The marks that are new and should be saved, each once."""
         marks, self._unsaved = self._unsaved, []
@@ -264,6 +285,7 @@ class Ledger:
     def _add_profit(self, sums: dict[str, DayProfit], symbol: str, line: Line) -> None:
         terms, now = self.terms(symbol), line.now
         begin = line.before(self._day * DAY_NS)
+        gained = self._gain_of_transfers(symbol, line)
         if now.count == begin.count and not now.size:
             return
         opening = self._opening.get(symbol, begin.avg_price)
@@ -273,7 +295,7 @@ class Ledger:
         unpriced = now.size and symbol not in self._last
         profit = DayProfit(
             EXACT.multiply(realised, terms.multiplier),
-            EXACT.multiply(grown, terms.multiplier),
+            EXACT.multiply(EXACT.subtract(grown, gained), terms.multiplier),
             unpriced=(symbol,) if unpriced else (),
         )
         _add(sums, terms.currency, profit)
@@ -283,13 +305,34 @@ class Ledger:
                 _add(sums, terms.currency, DayProfit(fees=fee))
             else:
                 fee = _grown(now.fees, begin.fees, currency)
-                _add(sums, currency or terms.currency, DayProfit(fees=fee))
+                place = currency if terms.currency else ""
+                _add(sums, place or terms.currency, DayProfit(fees=fee))
+
+    def _gain_of_transfers(self, symbol: str, line: Line) -> Decimal:
+        """What seems to be earned by transfers of the day that tell no price.
+
+        They count as bought at the last price known then, or else the first one since.
+        """
+        begin, now = line.before(self._day * DAY_NS), line.now
+        if symbol not in self._opening:
+            return _ZERO
+        moved = EXACT.subtract(now.moved, begin.moved)
+        known = self._moved.get(symbol)
+        if known is None:
+            known = _Moved(moved, EXACT.multiply(moved, self._opening[symbol]))
+        elif moved != known.size:
+            more = EXACT.subtract(moved, known.size)
+            worth = EXACT.multiply(more, self._last[symbol])
+            known = _Moved(moved, EXACT.add(known.worth, worth))
+        self._moved[symbol] = known
+        cost = EXACT.subtract(now.moved_cost, begin.moved_cost)
+        return EXACT.subtract(known.worth, cost)
 
     def _begin_day(self, day: int) -> None:
         if day <= self._day:
             return
         self._day = day
-        self._opening = {}
+        self._opening, self._moved = {}, {}
         for symbol, price in self._last.items():
             self._open(symbol, price)
         for book in self._books.values():

@@ -5,7 +5,7 @@ answer came or the dialog ended meanwhile, that is found out (`reconcile`).
 """
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import trio
@@ -102,7 +102,7 @@ class LiveBroker:
         """Nothing of it goes by the gateway's clock."""
         return ()
 
-    def keep(self, dialogs: Iterable[Dialog]) -> Iterable[Dialog]:
+    def keep(self, dialogs: Mapping[str, Dialog]) -> Iterable[Dialog]:
         """Nothing is kept beside what the gateway keeps."""
         return ()
 

@@ -1,7 +1,8 @@
 """What a desk knows of its markets: their steps, their prices, their triggers."""
 
 import logging
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Iterable, Iterator, Mapping
 from decimal import Decimal
 from types import TracebackType
 from typing import Any, Self
@@ -12,12 +13,11 @@ import trio
 from numpy.typing import NDArray
 
 from piker_core.core.rings import BarReader, attach_bars
-from piker_core.core.ticks import TickReader, attach_ticks
 from piker_core.ems.ledger import Ledger, Terms
 from piker_core.ems.lifecycle import Dialog
 from piker_core.ems.turn import Prices
-from piker_core.ems.watch import Armed, Fired, Watch
-from piker_core.errors import NotFound, PikerError
+from piker_core.ems.watch import LOOK_S, Armed, Fired, Watch
+from piker_core.errors import NotFound, PikerError, SegmentError
 from piker_core.fqme import parse_fqme
 from piker_core.orders import Order
 from piker_core.symbols import Asset, MktPair
@@ -35,6 +35,10 @@ class Markets:
         self.armed = 0
         """How many triggers wait for ticks."""
         self._watch: Watch | None = None
+        self._unfed: dict[str, dict[str, Dialog]] = {}
+        """Of markets without a ring: what is to be armed as soon as there is one."""
+        self._looked_s = 0.0
+        self._trailing: set[str] = set()
         self._ledger: Ledger | None = None
 
     def __enter__(self) -> Self:
@@ -72,14 +76,11 @@ class Markets:
             return mkt
         if parse_fqme(fqme)[1] != self.broker:
             raise PikerError(f"market {fqme!r} is not one of {self.broker}, the broker")
-        try:
-            mkt = self.add(fqme)
-        except NotFound:
+        if not self._try(fqme):
             raise NotFound(
                 f"market {fqme!r} is not fed: open_ems() or open_feed() it first"
-            ) from None
-        self.watch.add_market(fqme)
-        return mkt
+            )
+        return self.known[fqme]
 
     def describe(self, ledger: Ledger) -> None:
         """Tell a ledger what the markets are of, those to come too."""
@@ -111,17 +112,39 @@ class Markets:
         )
         self._watch = Watch(self.broker, self.namespace, position=place)
         self.armed = 0
-        kept = [dialog for dialog in living if dialog.kept_here]
-        for fqme in {*self.known, *(dialog.order.symbol for dialog in living)}:
-            try:
-                if fqme not in self.known:
-                    self.add(fqme)
-                self._watch.add_market(fqme)
-            except NotFound:
+        self._trailing.clear()
+        self._unfed = {fqme: {} for fqme in self.known}
+        for dialog in living:
+            waiting = self._unfed.setdefault(dialog.order.symbol, {})
+            if dialog.kept_here:
+                waiting[dialog.oid] = dialog
+        for fqme in list(self._unfed):
+            if not self._try(fqme):
                 log.warning("%s is not fed: its orders wait until it is", fqme)
-        for dialog in kept:
-            if dialog.order.symbol in self.known:
-                self._arm(dialog.order, msgspec.convert(dialog.armed, Armed))
+
+    def _try(self, fqme: str) -> bool:
+        """Watch a market that has orders, and arm them; False: it is not fed."""
+        try:
+            if fqme not in self.known:
+                self.add(fqme)
+            self.watch.add_market(fqme)
+        except (NotFound, SegmentError):
+            self.known.pop(fqme, None)
+            return False
+        self._arm_waiting(fqme)
+        return True
+
+    def _arm_waiting(self, fqme: str) -> None:
+        for dialog in self._unfed.pop(fqme, {}).values():
+            self._arm(dialog.order, msgspec.convert(dialog.armed, Armed))
+
+    def _look_again(self) -> None:
+        """Try, now and then, the markets that were not fed."""
+        if self._unfed and time.monotonic() - self._looked_s > LOOK_S:
+            self._looked_s = time.monotonic()
+            for fqme in list(self._unfed):
+                if self._try(fqme):
+                    log.warning("%s is fed now: its orders are watched", fqme)
 
     def arm(self, order: Order) -> dict[str, Any]:
         """Watch for an order's trigger; what must be stored of it.
@@ -150,20 +173,28 @@ class Markets:
             )
         else:
             armed = self.watch.arm(order.oid, order.symbol, order.price, stored=stored)
+        if order.trail is not None:
+            self._trailing.add(order.oid)
         self.armed += 1
         return armed
 
-    def keep(self, dialogs: Iterable[Dialog]) -> Iterator[Dialog]:
-        """Those whose trigger has moved since it was stored: trailing ones."""
-        for dialog in dialogs:
-            if dialog.kept_here and dialog.order.trail is not None:
-                armed = msgspec.to_builtins(self.watch.armed(dialog.oid))
-                if armed is not None and armed != dialog.armed:
-                    dialog.armed = armed
-                    yield dialog
+    def keep(self, dialogs: Mapping[str, Dialog]) -> Iterator[Dialog]:
+        """Those whose trigger has moved since it was stored: trailing ones.
+
+        `dialogs`: those that live, by oid.
+        """
+        for oid in self._trailing:
+            dialog = dialogs.get(oid)
+            armed = msgspec.to_builtins(self.watch.armed(oid))
+            if dialog is not None and armed is not None and armed != dialog.armed:
+                dialog.armed = armed
+                yield dialog
 
     def disarm(self, oid: str) -> None:
         """Watch for it no more."""
+        for waiting in self._unfed.values():
+            waiting.pop(oid, None)
+        self._trailing.discard(oid)
         if self._watch is not None and self._watch.disarm(oid):
             self.armed -= 1
 
@@ -195,10 +226,7 @@ class Markets:
             yield polled.ticks[place:], None
             before = polled.position
             polled = self._watch.poll()
-
-    def reader(self) -> TickReader:
-        """The tick ring, to look back in it."""
-        return attach_ticks(self.broker, namespace=self.namespace)
+        self._look_again()
 
 
 def read_mkt(bars: BarReader, fqme: str) -> MktPair:

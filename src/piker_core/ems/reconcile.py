@@ -103,7 +103,7 @@ class Reconciler:
             try:
                 order = await dialog.order(reqid, symbol)
                 if order is not None:
-                    if order.filled:
+                    if self._lacks(order):
                         await self._fetch_fills(dialog, order.time_ns, symbol)
                     self._found(order, began_ns)
                     return
@@ -114,6 +114,11 @@ class Reconciler:
             if missing > 1 and trio.current_time() - since > self.config.grace_s:
                 self._missed(reqid, began_ns)
                 return
+
+    def _lacks(self, order: BrokerOrder) -> bool:
+        """Whether there are fills of an order that have not come here."""
+        known = self._gateway().by_reqid.get(order.reqid)
+        return known is not None and known.filled < order.filled
 
     def _missed(self, reqid: str, since_ns: int) -> None:
         """The venue, asked after that time, does not know an order."""

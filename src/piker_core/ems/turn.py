@@ -37,6 +37,12 @@ class Prices(NamedTuple):
     ask: float = 0.0
     last: float = 0.0
 
+    @property
+    def worth(self) -> Decimal | None:
+        """What a position is worth now; None: it is not known."""
+        middle = (self.bid + self.ask) / 2 if self.bid and self.ask else 0.0
+        return _price(middle or self.last or self.bid or self.ask)
+
 
 class Said(NamedTuple):
     """A status, and whom else than the order's own client it is for."""
@@ -168,9 +174,7 @@ class Orders:
 
     def _mark(self, symbol: str) -> Decimal | None:
         """The price that a position is worth now."""
-        bid, ask, last = self._around.prices(symbol)
-        price = (bid + ask) / 2 if bid and ask else last or bid or ask
-        return _price(price)
+        return self._around.prices(symbol).worth
 
     # ---- what goes to the broker ----------------------------------------------------
 
@@ -198,6 +202,7 @@ class Orders:
             tif=order.tif,
             post_only=order.post_only,
             reduce_only=order.reduce_only,
+            is_change=dialog.asked == "update",
         )
         self.turn.sends.append(sent)
         self._touch(dialog)
@@ -221,14 +226,6 @@ class Orders:
             symbol=dialog.order.symbol,
         )
         self.turn.sends.append(cancel)
-
-    def send_again(self) -> None:
-        """Send what was on its way to a broker that forgets: the paper engine."""
-        for dialog in self.living.values():
-            if dialog.asked == "cancel":
-                self._send_cancel(dialog)
-            elif dialog.asked:
-                self._send_order(dialog, dialog.asked_update or dialog.order)
 
     def _answered(self, dialog: Dialog) -> None:
         """The request at the broker has its answer: send what waits."""

@@ -132,8 +132,18 @@ class Watch:
             if named is not None:
                 named.number = number
         self._by_number = watched
+        self._names = {
+            market.number: fqme
+            for fqme, market in self._markets.items()
+            if market.number != UNNUMBERED
+        }
         self._books = [None if each is None else each.book for each in watched]
         self._wanted = np.array([each is not None for each in watched], bool)
+
+    @property
+    def names(self) -> dict[int, str]:
+        """The markets by their numbers in the ticks that were polled last."""
+        return self._names
 
     @property
     def position(self) -> tuple[int, int]:
@@ -159,14 +169,20 @@ class Watch:
         """Its last trade and quote, of the ticks before the cursor."""
         end, back = self._cursor.position, _SEED
         while True:
-            start = max(self._ticks.first, end - back)
-            tail = self._ticks.cursor(start).poll(max(end - start, 0))
-            own = tail[(tail["market"] == market.number) & (tail["seq"] < end)]
+            own = self.past(market.fqme, back)
             types = set(np.unique(own["type"]).tolist())
-            if end - start < back or (types & _TRADED and types >= _QUOTED):
+            if end - self._ticks.first < back or (types & _TRADED and types >= _QUOTED):
                 market.book.feed(own, market.number)
                 return
             back *= 8
+
+    def past(self, fqme: str, most: int) -> NDArray[np.void]:
+        """Ticks of a market among so many that were polled last. Raises NotFound."""
+        number, end = self._market(fqme).number, self._cursor.position
+        start = max(self._ticks.first, end - most)
+        tail = self._ticks.cursor(start).poll(max(end - start, 0))
+        own: NDArray[np.void] = tail[(tail["market"] == number) & (tail["seq"] < end)]
+        return own
 
     def _market(self, fqme: str) -> WatchedMarket:
         market = self._markets.get(fqme)

@@ -136,6 +136,10 @@ class SideBroker(abc.ABC):
             known = self.known.note(reqid, venue_symbol, order.action, order.oid)
             async with known.turn:
                 await self._settle(known)
+                if known.leg is None and order.is_change:
+                    await self._look_up(known)
+                if known.leg is None and order.is_change:
+                    raise Refusal(0, "there is no open order to change")
                 if known.leg is None:
                     await self.place(order, symbol, known)
                 elif known.asks(order.price, order.size):
@@ -177,10 +181,14 @@ class SideBroker(abc.ABC):
     async def _settle(self, known: Known) -> None:
         """Find out about a leg that may have been made, before anything is done."""
         if known.unsure and known.legs:
-            try:
-                await self._walk(known.reqid, known.symbol)
-            except ProviderError as error:
-                raise BrokerDown(f"not sent: {error}") from None
+            await self._look_up(known)
+
+    async def _look_up(self, known: Known) -> None:
+        """Ask for an order, before anything is sent. Raises BrokerDown."""
+        try:
+            await self._walk(known.reqid, known.symbol)
+        except ProviderError as error:
+            raise BrokerDown(f"not sent: {error}") from None
 
     def refuse(self, reason: str, reqid: str, oid: str = "", symbol: str = "") -> None:
         """Tell that a request was refused."""

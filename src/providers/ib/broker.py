@@ -77,6 +77,9 @@ class Dialog:
             raise OrderError(f"order {order.oid!r} has no reqid")
         session = self._link.ready()
         known = self._link.book.get(str(order.reqid))
+        if known is None and order.is_change:
+            self._link.book.refuse(order, "it is not open any more", dead=False)
+            return
         if known is not None and known.ended:
             self._link.book.refuse(order, f"it is {known.status} already", dead=False)
             self._link.book.repeat(known)

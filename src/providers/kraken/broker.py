@@ -105,7 +105,7 @@ class KrakenDialog:
             return
         reqid, symbol = str(order.reqid), pair.v2_symbol
         self._linked()
-        changed = self._states.knows(reqid)
+        changed = order.is_change or self._states.knows(reqid)
         cost = amend_cost(self._age_s(reqid)) if changed else add_cost()
         if not await self._has_room([order], symbol, cost):
             return
@@ -129,7 +129,8 @@ class KrakenDialog:
         by_symbol: dict[str, list[BrokerdOrder]] = {}
         for order in orders:
             pair = await self._checked(order)
-            if pair is not None and not self._states.knows(str(order.reqid)):
+            known = order.is_change or self._states.knows(str(order.reqid))
+            if pair is not None and not known:
                 by_symbol.setdefault(pair.v2_symbol, []).append(order)
             elif pair is not None:
                 await self.submit(order)

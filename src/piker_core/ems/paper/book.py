@@ -191,6 +191,8 @@ class PaperMarket:
         """Prices of ticks that were made exact."""
         self.given: list[Given] = []
         """Fills that were not told yet."""
+        self.changed: set[str] = set()
+        """Orders, by reqid, that are otherwise than when this was looked at last."""
         self.latest_ns = 0
         """No order is live for later ticks only than those after this."""
         self._proportional = proportional
@@ -230,6 +232,7 @@ class PaperMarket:
 
     def rest(self, order: PaperOrder) -> None:
         """Put it behind those of its price; the queue ahead of it is what is shown."""
+        self.changed.add(str(order.reqid))
         self.join(order)
         self.place(order)
 
@@ -276,7 +279,7 @@ class PaperMarket:
             if time_ns <= order.live_ns:
                 self._postpone(order)
                 continue
-            order.ahead = ZERO
+            self._lead(order)
             why = "the bid came to it" if bid else "the ask came to it"
             side.take(
                 self._give(
@@ -309,7 +312,7 @@ class PaperMarket:
         for order in reached:
             if order.price == price:
                 break
-            order.ahead = ZERO
+            self._lead(order)
             why = "a trade went through its price"
             left -= self._give(order, order.price, left, maker=True, why=why, tick=tick)
         came = left
@@ -323,12 +326,25 @@ class PaperMarket:
                 why = f"a trade at its price, {order.ahead.normalize():f} were ahead"
             most = left - order.ahead
             left -= self._give(order, price, most, maker=True, why=why, tick=tick)
+            self.changed.add(str(order.reqid))
             order.ahead = max(order.ahead - came, ZERO)
             order.traded += came
         return left
 
+    def _lead(self, order: PaperOrder) -> None:
+        """Nobody is ahead of it."""
+        if order.ahead != ZERO:
+            self.changed.add(str(order.reqid))
+            order.ahead = ZERO
+
     def _requeue(self, order: PaperOrder, side: Shown, time_ns: int) -> None:
         """The queue ahead of a resting order after a quote of its own side."""
+        was = order.ahead, order.seen, order.traded
+        self._count_ahead(order, side, time_ns)
+        if was != (order.ahead, order.seen, order.traded):
+            self.changed.add(str(order.reqid))
+
+    def _count_ahead(self, order: PaperOrder, side: Shown, time_ns: int) -> None:
         if time_ns <= order.live_ns:
             self.join(order)
         elif side.best is None or side.better(side.best, order.price):
@@ -366,6 +382,7 @@ class PaperMarket:
         size = min(most, self.allowed(order))
         if size <= 0:
             return ZERO
+        self.changed.add(str(order.reqid))
         order.filled += size
         order.cost += size * price
         order.fills += 1

@@ -136,7 +136,10 @@ class PaperEngine:
         return self._request(cancel, fqme, now_ns)
 
     def expire(self, now_ns: int, fqme: str = "") -> list[Message]:
-        """The session of a market, or of all, is over: its day orders end."""
+        """The session of a market, or of all, is over: its day orders end.
+
+        Those of after this time are of the next one.
+        """
         with localcontext(_EXACT):
             self._venue.expire(now_ns, fqme)
         return self._venue.said()
@@ -284,6 +287,10 @@ class PaperEngine:
         """What `restore` needs beside a `BrokerOrder`; plain values. {} if unknown."""
         order = self._venue.orders.get(str(reqid))
         return {} if order is None else order_state(order)
+
+    def take_changed(self) -> set[str]:
+        """Living orders whose `state` is another than when this was called before."""
+        return self._venue.take_changed()
 
     def market_state(self, fqme: str) -> dict[str, Any]:
         """What is shown, taken and held of a market, for `restore`; plain values."""

@@ -101,9 +101,10 @@ class PaperVenue:
             self._change(request, known, now_ns)
 
     def expire(self, now_ns: int, fqme: str) -> None:
-        """Cancel the day orders of a market, of all if it is ""."""
+        """Cancel the day orders of a market, of all if it is "", if not newer."""
         for order in self.living():
-            if order.tif == "day" and fqme in ("", order.symbol):
+            old = order.time_ns <= now_ns
+            if order.tif == "day" and old and fqme in ("", order.symbol):
                 self._end(order, "canceled", "the session is over", now_ns)
 
     def restore(self, order: PaperOrder, whole: bool) -> None:
@@ -127,6 +128,15 @@ class PaperVenue:
             market.place(order)
         else:
             market.rest(order)
+
+    def take_changed(self) -> set[str]:
+        """Living orders, by reqid, that have changed since this was called before."""
+        changed: set[str] = set()
+        for market in self.markets.values():
+            changed |= market.changed
+            market.changed.clear()
+        orders = {reqid: self.orders.get(reqid) for reqid in changed}
+        return {reqid for reqid, order in orders.items() if order and order.living}
 
     def _next_seq(self) -> int:
         self._last_seq += 1
@@ -178,6 +188,7 @@ class PaperVenue:
         if problem:
             self._refuse(request, problem)
             return
+        market.changed.add(str(order.reqid))
         self.counts["changes"] += 1
         stays = request.price == order.price and request.size <= order.size
         order.price, order.time_ns = request.price, now_ns
