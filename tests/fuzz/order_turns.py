@@ -8,6 +8,7 @@ counter.
 
 import contextlib
 import itertools
+import logging
 from collections.abc import Callable
 from decimal import Decimal
 from typing import Any
@@ -16,6 +17,7 @@ import msgspec
 
 from piker_core.ems import gateway as gateways
 from piker_core.ems import server
+from piker_core.ems import turn as turns
 from piker_core.ems.ledger import Ledger
 from piker_core.ems.lifecycle import ENDS, Dialog
 from piker_core.ems.link import UNREADABLE, Ask, decode_asked, decode_told
@@ -36,6 +38,7 @@ from piker_core.orders import (
 )
 from piker_core.symbols import Asset, MktPair
 
+logging.getLogger("piker_core.ems").disabled = True  # it complains of what is wrong
 FQME = "xbtusd.kraken"
 MKT = MktPair(
     base=Asset("xbt"),
@@ -82,6 +85,7 @@ class Bench:
             new_reqid=lambda: f"r{next(numbers)}",
             killed=lambda: "",
             now_ns=now.__next__,
+            note=lambda _: "",
         )
         self.around, self.mode, self.limits = around, mode, limits
         self.ledger = Ledger("kraken", "kraken")
@@ -149,7 +153,7 @@ class Bench:
             assert dialog.asked or not dialog.unknown
             assert dialog.asked or dialog.ending or not dialog.waiting
             if dialog.order.action != "alert":
-                working[dialog.order.action] += dialog.remaining
+                working[dialog.order.action] += turns._most(dialog)
         for side, size in working.items():
             assert gateway._working.get((FQME, side), Decimal(0)) == size
 
