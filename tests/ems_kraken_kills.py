@@ -26,7 +26,7 @@ import trio
 import piker_core as pk
 from piker_core.broker import BrokerOrder
 from piker_core.orders import BrokerdFill, State
-from providers.kraken.venue import Venue
+from providers.kraken.venue import Limits, Venue
 from providers.kraken.venue_reports import execution_id
 from tests.ems_kills import Journal, hear, hear_rest, is_living
 from tests.ems_truth import Kept, lives, unheard, wrong
@@ -243,7 +243,9 @@ async def kill_all(kills: int, seed: int, folder: Path) -> KrakenKilling:
         "PIKER_EMS__RECONCILE_S": "2",
         "PIKER_EMS__GRACE_S": "1",
     }
-    async with open_quiet_venue(seed=seed, account={"calls": 1e6}) as venue:
+    async with open_quiet_venue(
+        seed=seed, account={"calls": 1e6}, limits=Limits(attempts=1 << 20)
+    ) as venue:
         for key, value in (venue.config | LENIENT).items():
             os.environ[f"PIKER_KRAKEN__{key.upper()}"] = str(value)
         killing = KrakenKilling(venue, folder, seed)

@@ -8,6 +8,7 @@ counter.
 
 import contextlib
 import itertools
+import logging
 from collections.abc import Callable
 from decimal import Decimal
 from typing import Any
@@ -16,11 +17,12 @@ import msgspec
 
 from piker_core.ems import gateway as gateways
 from piker_core.ems import server
+from piker_core.ems import turn as turns
 from piker_core.ems.ledger import Ledger
 from piker_core.ems.lifecycle import ENDS, Dialog
 from piker_core.ems.link import UNREADABLE, Ask, decode_asked, decode_told
 from piker_core.ems.risk import Risk, RiskConfig
-from piker_core.ems.turn import Around, Prices, Turn, _most
+from piker_core.ems.turn import Around, Prices, Turn
 from piker_core.errors import NotFound
 from piker_core.orders import (
     BrokerdError,
@@ -36,6 +38,7 @@ from piker_core.orders import (
 )
 from piker_core.symbols import Asset, MktPair
 
+logging.getLogger("piker_core.ems").disabled = True  # it complains of what is wrong
 FQME = "xbtusd.kraken"
 MKT = MktPair(
     base=Asset("xbt"),
@@ -71,7 +74,6 @@ class Bench:
     def __init__(self, limits: RiskConfig, mode: str) -> None:
         self.used: set[str] = set()
         self.kept: dict[str, bytes] = {}
-        self.notes: dict[str, str] = {}
         self.seq = 0
         self.triggered: set[str] = set()
         self.new: set[str] = set()
@@ -80,10 +82,10 @@ class Bench:
             find_market=find_market,
             prices=lambda _: Prices(99.9, 100.1, 100.0),
             is_used=self.used.__contains__,
-            note=lambda key: self.notes.get(key, ""),
             new_reqid=lambda: f"r{next(numbers)}",
             killed=lambda: "",
             now_ns=now.__next__,
+            note=lambda _: "",
         )
         self.around, self.mode, self.limits = around, mode, limits
         self.ledger = Ledger("kraken", "kraken")
@@ -124,7 +126,6 @@ class Bench:
     def turn(self) -> Turn:
         """Take a turn, as a desk does, and look at it."""
         turn = self.gateway.take_turn()
-        self.notes |= turn.notes
         for said in turn.said:
             self.seq += 1
             assert said.status.seq == self.seq
@@ -152,7 +153,7 @@ class Bench:
             assert dialog.asked or not dialog.unknown
             assert dialog.asked or dialog.ending or not dialog.waiting
             if dialog.order.action != "alert":
-                working[dialog.order.action] += _most(dialog)
+                working[dialog.order.action] += turns._most(dialog)
         for side, size in working.items():
             assert gateway._working.get((FQME, side), Decimal(0)) == size
 
