@@ -160,6 +160,14 @@ def test_tables_of_accounts_have_their_name(write: Writer) -> None:
     assert load_named("account", "other", AccountConfig, environ=environ).live
 
 
+def test_limits_of_an_account_that_there_is_not_are_told(write: Writer) -> None:
+    environ = write("[risk.papr]\nmax_order_size = 1\n")
+    with pytest.raises(ConfigError, match=r"no account.*did you mean \[risk.paper\]"):
+        load_named("risk", "paper", AccountConfig, environ=environ)
+    environ = write("[account.main]\nlive = true\n[risk.main]\nlive = true\n")
+    assert not load_named("risk", "paper", AccountConfig, environ=environ).live
+
+
 @pytest.mark.parametrize(
     ("text", "told"),
     [

@@ -155,8 +155,23 @@ def load_named(
             raise ConfigError(
                 f"{path}: [{table}] {key} belongs to an account: write [{table}.NAME]"
             )
+    if table == "risk":
+        accounts = {"paper", name, *provider_names(), *tables.get("account", {})}
+        _check_accounts(named, accounts, path)
     place = f"{table}.{name}"
     return _load(named.get(name, {}), place, shape, path=path, environ=environ)
+
+
+def _check_accounts(named: Table, accounts: set[str], path: Path) -> None:
+    """Limits of an account that there is not would limit nothing."""
+    for key in named:
+        if key not in accounts:
+            meant = get_close_matches(key, accounts, 1)
+            raise ConfigError(
+                f"{path}: [risk.{key}] is of no account: one of that name needs "
+                f"[account.{key}]"
+                + "".join(f"; did you mean [risk.{one}]?" for one in meant)
+            )
 
 
 def _load(

@@ -160,6 +160,7 @@ async def open_ems(
         symbols=place.symbols,
         mode=place.mode,
     )
+    own.positions[(place.broker, place.account)] = {}
     async with seated(place, own):
         yield own, own.stream, own.positions, own.accounts, own.dialogs
 
