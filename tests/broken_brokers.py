@@ -350,11 +350,12 @@ BROKEN = (
         "limits",
         r"the venue refused \d+ requests that were over its limits",
         (
-            "KEPT = []",
+            "    async with base.open_trade_dialog(account, symbols) as inner:\n",
             (
-                "async def _free(*_, **__):\n    return 0.0\n\n"
-                "import providers.kraken.engine_limits as limits\n"
-                "limits.EngineLimits.spend = _free\nKEPT = []"
+                "    async def free(*_, **__):\n        return 0.0\n\n"
+                "    import providers.kraken.engine_limits as limits\n"
+                "    limits.EngineLimits.spend = free\n"
+                "    async with base.open_trade_dialog(account, symbols) as inner:\n"
             ),
         ),
     ),

@@ -49,9 +49,14 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
         ([*PYTHON, "check", f"outer.{NAME}"], folder),
         ([sys.executable, "-m", "pytest", "-q"], folder / NAME),
     )
+    own = {key: value for key, value in os.environ.items() if key != "PYTEST_ADDOPTS"}
     processes = [
         subprocess.Popen(
-            command, cwd=where, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+            command,
+            cwd=where,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            env=own,
         )
         for command, where in commands
     ]
