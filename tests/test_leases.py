@@ -231,8 +231,8 @@ async def test_an_asker_that_dies_while_it_waits_leaves_nothing(askers: Askers) 
     async with pk.open_feed([A]):
         kept = Ids(A)
         for _ in range(5):
-            asker = await askers.start("muteusd.fakevenue")
             count = fakevenue.plan.sessions
+            asker = await askers.start("muteusd.fakevenue")
             await wait_until(lambda n=count: fakevenue.plan.sessions > n)
             asker.kill()
             with pk.attach_bars("muteusd.fakevenue") as bars:
